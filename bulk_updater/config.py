@@ -1,0 +1,196 @@
+"""Everything that a run can be told, frozen, with every default.
+
+`cli` builds one `RunConfig` and nothing below it reads a flag or an environment variable again.
+`None` means no limit wherever a limit is expected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bulk_updater.errors import ConfigError
+
+__all__ = [
+    "DOCUMENTED_BURST",
+    "DOCUMENTED_RATE_PER_S",
+    "ConnectionConfig",
+    "MaxFailures",
+    "PacingConfig",
+    "RetryConfig",
+    "RunConfig",
+    "SourceFormat",
+]
+
+DOCUMENTED_RATE_PER_S = 10.0
+"""RateLimit of both operations: "Amazon Connect service quotas", API throttling quotas, 2026."""
+
+DOCUMENTED_BURST = 15.0
+"""BurstLimit of both operations, from the same table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFormat:
+    """How a CSV source is written; Parquet carries its own.
+
+    Attributes:
+        encoding: A Python codec name; a byte order mark is understood whatever it says.
+        delimiter: One character, or `auto` to tell it from the header.
+    """
+
+    encoding: str = "utf-8"
+    delimiter: str = ","
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionConfig:
+    """How Amazon Connect is reached; the AWS CLI's own options.
+
+    Attributes:
+        region: AWS region; None asks the profile and the environment.
+        profile: Profile of the shared configuration; None is the default one.
+        endpoint_url: Where to send instead of the region's endpoint.
+        ca_bundle: CA certificates to trust instead of the system's.
+        verify_ssl: Whether certificates are verified.
+        sign_requests: Whether requests are signed; without, no credentials are loaded.
+        connect_timeout_s: Seconds to wait for a connection; None waits for ever. The AWS CLI's
+            default.
+        read_timeout_s: Seconds to wait between two bytes of an answer; None waits for ever. The
+            AWS CLI's default.
+        access_key: Access key to sign with instead of what the environment holds, and its
+            secret: the pair that the sandbox knows.
+    """
+
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+    ca_bundle: str | None = None
+    verify_ssl: bool = True
+    sign_requests: bool = True
+    connect_timeout_s: float | None = 60.0
+    read_timeout_s: float | None = 60.0
+    access_key: tuple[str, str] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacingConfig:
+    """How fast requests may be started, for each operation by itself.
+
+    Attributes:
+        rate_per_s: An explicit ceiling; None takes the documented quota times `quota_share`.
+        quota_share: The part of the quota that the run may use, above 0 and up to 1. The rest is
+            the live contact centre's.
+    """
+
+    rate_per_s: float | None = None
+    quota_share: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.rate_per_s is not None and not self.rate_per_s > 0:
+            raise ConfigError(
+                f"--rate is {self.rate_per_s:g}; it must be above 0 requests a second."
+            )
+        if not 0 < self.quota_share <= 1:
+            raise ConfigError(
+                f"--quota-share is {self.quota_share:g}; it must be above 0 and at most 1."
+            )
+
+    @property
+    def ceiling_per_s(self) -> float:
+        """Requests that may be started per second, for each operation."""
+        return self.rate_per_s or DOCUMENTED_RATE_PER_S * self.quota_share
+
+    @property
+    def burst(self) -> float:
+        """Depth of the client's bucket: how many requests may start at once after a pause.
+
+        With a ceiling that somebody named, hardly any, or the first second would exceed it: two,
+        or 50 ms of the rate where that is more, so that timers that fire late lose nothing.
+        """
+        if self.rate_per_s is not None:
+            return max(2.0, 0.05 * self.rate_per_s)
+        return DOCUMENTED_BURST * self.quota_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryConfig:
+    """How often and how patiently a request is tried again.
+
+    Attributes:
+        max_attempts: Attempts in all, the first included, from 1; throttled ones do not count.
+        max_conflict_attempts: The same for conflicts (HTTP 409), which rarely heal.
+        backoff_base_s: Full jitter waits between 0 and `backoff_base_s * 2 ** (attempt - 1)`.
+        backoff_max_s: The most that one such wait may be.
+        seed: Seed of the jitter, so that a run can be replayed; None draws one.
+    """
+
+    max_attempts: int = 8
+    max_conflict_attempts: int = 4
+    backoff_base_s: float = 0.25
+    backoff_max_s: float = 20.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ConfigError(f"--max-attempts is {self.max_attempts}; it must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxFailures:
+    """When failing rows stop the run.
+
+    Attributes:
+        in_a_row: This many FAILED rows in a row with one code stop the run; None: never.
+        share: More than this share of the first `share_of` rows sent FAILED stops the run, above
+            0 and up to 1; None: never.
+        share_of: How many of the first rows sent the share is taken of.
+    """
+
+    in_a_row: int | None = 50
+    share: float | None = 0.5
+    share_of: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+        mapping: The mapping file.
+        sources: The sources, in order; row numbers run on through them.
+        run_dir: The run directory; None derives it under `runs_dir` from what is run.
+        runs_dir: Where derived run directories go.
+        fresh: Begin anew; an earlier run's directory is kept beside the new one.
+        limit: Rows to take at the most, from the first; None takes all.
+        max_in_flight: Requests open at once, at the most.
+        max_waiting: Rows read ahead at the most that wait for an earlier row of their contact.
+        connection: How Amazon Connect is reached.
+        pacing: How fast.
+        retry: How patiently.
+        max_failures: When to give up.
+        sandbox: Whether the target is the local sandbox; kept apart from real runs.
+        command: The command that started the run, for the sentence that says how to go on.
+    """
+
+    mapping: Path
+    sources: tuple[Path, ...]
+    run_dir: Path | None = None
+    runs_dir: Path = Path("runs")
+    fresh: bool = False
+    limit: int | None = None
+    max_in_flight: int = 32
+    max_waiting: int = 4096
+    connection: ConnectionConfig = field(default_factory=ConnectionConfig)
+    pacing: PacingConfig = field(default_factory=PacingConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    max_failures: MaxFailures = field(default_factory=MaxFailures)
+    sandbox: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigError("No source was given; name at least one CSV or Parquet file.")
+        if self.max_in_flight < 1:
+            raise ConfigError(f"--max-in-flight is {self.max_in_flight}; it must be at least 1.")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit is {self.limit}; it must be at least 1.")

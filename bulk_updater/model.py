@@ -1,0 +1,264 @@
+"""What flows through a run: frames in, requests out, one result for every row and operation.
+
+A *row* is one data row, numbered from 1 through all sources in order, headers not counted.
+Every row gets exactly one result for each operation of the mapping; `(row, operation)` is what
+the ledger knows a result by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from bulk_updater.errors import RowError
+
+__all__ = [
+    "Frame",
+    "Outcome",
+    "Progress",
+    "Request",
+    "Result",
+    "RunSummary",
+    "UnreadableRow",
+    "Verdict",
+    "to_iso",
+]
+
+
+class Outcome(StrEnum):
+    """How a row ended."""
+
+    UPDATED = "UPDATED"
+    """Connect said yes."""
+    FAILED = "FAILED"
+    """Connect said no, or the attempts ran out."""
+    INVALID = "INVALID"
+    """The row breaks a rule; it was never sent."""
+    SKIPPED = "SKIPPED"
+    """Filtered by `where`, or nothing was left to send."""
+
+
+class Verdict(Enum):
+    """What to do after an attempt that did not succeed."""
+
+    RETRY = "retry"
+    FAIL_ROW = "fail_row"
+    STOP_RUN = "stop_run"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row that its source could not yield as cells.
+
+    Attributes:
+        row: The row's number.
+        error: Which rule it breaks; its message holds no cell.
+        cells: The row's cells as bytes in the source's own encoding, as far as they can be told
+            apart. For `failed.csv` only.
+    """
+
+    row: int
+    error: RowError
+    cells: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A run of rows of one source, in file order.
+
+    Attributes:
+        source: The source, as it was named.
+        rows: Row numbers of the frame's rows, ascending; gaps are the unreadable rows.
+        cells: One row for each of `rows`, one column for each column that was asked for. Every
+            cell is text (`ArrowDtype(string)`) and never null; an empty cell is `""`.
+        unreadable: The rows among these that could not be read, ascending.
+    """
+
+    source: str
+    rows: npt.NDArray[np.int64]
+    cells: pd.DataFrame
+    unreadable: tuple[UnreadableRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One API call to make.
+
+    Attributes:
+        row: The row it comes from.
+        source: The source of that row.
+        operation: The operation's snake_case name, such as `update_contact_attributes`.
+        instance_id: The Connect instance.
+        contact_id: The contact: `InitialContactId` or `ContactId`.
+        params: The request as boto3 takes it, ids included.
+        payload_bytes: UTF-8 bytes of all keys and values that are written, ids not counted.
+    """
+
+    row: int
+    source: str
+    operation: str
+    instance_id: str
+    contact_id: str
+    params: Mapping[str, Any] = field(repr=False)
+    payload_bytes: int
+
+    @property
+    def lane(self) -> tuple[str, str, str]:
+        """What rows must not overtake each other on: operation, instance and contact."""
+        return (self.operation, self.instance_id, self.contact_id)
+
+
+def to_iso(epoch_s: float) -> str:
+    """Seconds since the epoch as UTC ISO 8601 with milliseconds, such as `2026-03-01T08:00:00.000Z`."""
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one row ended, for one operation: a record of the ledger.
+
+    Holds no cell but the two ids. Attributes that say nothing (None, 0, empty) are left out of
+    the record.
+
+    Attributes:
+        row: The row's number, from 1.
+        source: The source of the row.
+        operation: The operation's snake_case name.
+        outcome: How it ended.
+        instance_id: The Connect instance; None where the row did not get so far.
+        contact_id: The contact; None where the row did not get so far.
+        attempts: Attempts that were answered with anything but throttling, and those that were
+            not answered.
+        throttled: Attempts that were answered with throttling.
+        http_status: Status of the last answer.
+        error_code: The service's code, or the rule that the row breaks.
+        error: Row, column, rule and figures in one sentence.
+        request_id: The service's id of the last attempt.
+        payload_digest: First 16 hex digits of the SHA-256 of the request, keys sorted.
+        attribute_names: What was written: attribute keys, or members such as `References.crm`.
+        payload_bytes: UTF-8 bytes of all keys and values written.
+        merged_into: The later row whose request carried this row's changes.
+        started_at: When the first attempt began, in seconds since the epoch.
+        finished_at: When the row ended, in seconds since the epoch.
+        took_ms: From the first attempt to the end, waiting for the bucket included, by a
+            monotonic clock.
+    """
+
+    row: int
+    source: str
+    operation: str
+    outcome: Outcome
+    instance_id: str | None = None
+    contact_id: str | None = None
+    attempts: int = 0
+    throttled: int = 0
+    http_status: int | None = None
+    error_code: str | None = None
+    error: str | None = None
+    request_id: str | None = None
+    payload_digest: str | None = None
+    attribute_names: tuple[str, ...] = ()
+    payload_bytes: int = 0
+    merged_into: int | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    took_ms: int | None = None
+
+    def to_record(self, run_id: str) -> dict[str, Any]:
+        """The result as the ledger keeps it: design order, times as ISO 8601, nothing empty."""
+        record: dict[str, Any] = {
+            "run_id": run_id,
+            "row": self.row,
+            "source": self.source,
+            "operation": self.operation,
+            "instance_id": self.instance_id,
+            "contact_id": self.contact_id,
+            "outcome": self.outcome.value,
+            "attempts": self.attempts,
+            "throttled": self.throttled,
+            "http_status": self.http_status,
+            "error_code": self.error_code,
+            "error": self.error,
+            "request_id": self.request_id,
+            "payload_digest": self.payload_digest,
+            "attribute_names": self.attribute_names,
+            "payload_bytes": self.payload_bytes,
+            "merged_into": self.merged_into,
+            "started_at": None if self.started_at is None else to_iso(self.started_at),
+            "finished_at": None if self.finished_at is None else to_iso(self.finished_at),
+        }
+        record = {key: value for key, value in record.items() if value}
+        if self.took_ms is not None:
+            record["took_ms"] = self.took_ms  # 0 ms is a measurement
+        return record
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands; one object that the pipeline writes and a display reads.
+
+    Attributes:
+        rows_total: Rows in all sources.
+        results_total: Results that the run will have: rows times operations.
+        settled_before: Results that earlier executions of this run left.
+        settled: Results that are durable now, earlier ones included.
+        outcomes: How many results ended how, earlier ones included.
+        sent: Attempts begun.
+        throttled: Attempts answered with throttling.
+        in_flight: Requests open now.
+        rate_per_s: Requests started per second, lately, over all operations.
+        ceiling_per_s: The most that the run may start per second; None means no limit.
+    """
+
+    rows_total: int = 0
+    results_total: int = 0
+    settled_before: int = 0
+    settled: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    sent: int = 0
+    throttled: int = 0
+    in_flight: int = 0
+    rate_per_s: float = 0.0
+    ceiling_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run came to, counted from its ledger.
+
+    Attributes:
+        run_id: The run.
+        state: `finished`, `stopped` or `interrupted`.
+        reason: Why it did not finish, in a sentence; None where it finished.
+        rows_read: Rows in all sources.
+        outcomes: Results by outcome, every outcome named, those of earlier executions included.
+        unsettled: Results still missing; 0 where the run finished.
+        attempts: Attempts of this execution, throttled ones included.
+        throttled: Attempts of this execution that were answered with throttling.
+        took_s: Seconds that this execution took.
+        ledger: Path of the ledger.
+        failed: Path of `failed.csv`; None where nothing failed or was invalid.
+        resume: The command that goes on; None where nothing is left to do.
+    """
+
+    run_id: str
+    state: str
+    reason: str | None
+    rows_read: int
+    outcomes: dict[str, int]
+    unsettled: int
+    attempts: int
+    throttled: int
+    took_s: float
+    ledger: str
+    failed: str | None = None
+    resume: str | None = None
