@@ -1,0 +1,16 @@
+"""From rows to requests: what a mapping file may say, and what it does to a frame."""
+
+from bulk_updater.mapping.compile import CompiledMapping, compile_mapping
+from bulk_updater.mapping.mapped import Breach, MappedFrame, MappedOperation
+from bulk_updater.mapping.spec import MappingSpec, load_spec, parse_spec
+
+__all__ = [
+    "Breach",
+    "CompiledMapping",
+    "MappedFrame",
+    "MappedOperation",
+    "MappingSpec",
+    "compile_mapping",
+    "load_spec",
+    "parse_spec",
+]

@@ -1,0 +1,313 @@
+"""The request of an operation, as a mapping writes it, checked against the service model.
+
+Every member must be one of the operation's, nested as the model nests it, with the members that
+the model requires; keys of maps are constant and legal; constant values are within the model's
+limits. What depends on a row is checked when the row is mapped.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bulk_updater.mapping.nodes import Node, nearest
+from bulk_updater.mapping.templates import Template, TemplateSyntaxError, parse_template
+from bulk_updater.mapping.values import StarModel, ValueSpec, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bulk_updater.operations import Operation, Shape
+
+__all__ = [
+    "INTEGER",
+    "INTEGER_RANGE",
+    "LeafSpec",
+    "ListSpec",
+    "MapSpec",
+    "RequestParser",
+    "RequestSpec",
+    "Spec",
+    "StarSpec",
+    "StructureSpec",
+    "id_of_arn",
+    "iter_leaves",
+]
+
+INTEGER = re.compile(r"[+-]?[0-9]+")
+INTEGER_RANGE = (-(2**31), 2**31 - 1)
+"""The model's `integer` is a signed 32-bit number: the Smithy specification, simple types."""
+
+_INSTANCE_ARN = re.compile(r"arn:[^:]+:connect:[^:]*:[^:]*:instance/([^/]+)(/.*)?")
+
+
+def id_of_arn(text: str) -> str:
+    """The instance id of an instance's ARN; any other text as it stands."""
+    match = _INSTANCE_ARN.fullmatch(text)
+    return match.group(1) if match else text
+
+
+@dataclass(frozen=True, slots=True)
+class LeafSpec:
+    """A member whose value is text or a number.
+
+    Attributes:
+        path: Where it stands in the request, such as `References.crm.Value`.
+        shape: Its type in the service model.
+        node: Where it stands in the file.
+        template: Where its text comes from.
+        value: What is done to the text.
+    """
+
+    path: str
+    shape: Shape
+    node: Node
+    template: Template
+    value: ValueSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StarSpec:
+    """`"*"`: every column of the source becomes an attribute."""
+
+    node: Node
+    prefix: str
+    except_: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StructureSpec:
+    """A structure with the members that the mapping names."""
+
+    path: str
+    shape: Shape
+    members: dict[str, Spec]
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """A map with constant keys; `star` adds the source's columns."""
+
+    path: str
+    shape: Shape
+    entries: dict[str, Spec]
+    star: StarSpec | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListSpec:
+    """A list of a constant number of values."""
+
+    path: str
+    shape: Shape
+    items: tuple[Spec, ...]
+
+
+Spec = LeafSpec | StructureSpec | MapSpec | ListSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpec:
+    """The request of one operation.
+
+    Attributes:
+        operation: The operation.
+        node: Where it stands in the file.
+        members: Its members that the mapping names.
+    """
+
+    operation: Operation
+    node: Node
+    members: dict[str, Spec]
+
+
+class RequestParser:
+    """Checks requests against the service model.
+
+    Attributes:
+        warnings: What is unusual but allowed, in sentences.
+    """
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def parse(self, operation: Operation, node: Node) -> RequestSpec:
+        """An operation's request from its part of the mapping file.
+
+        Raises:
+            MappingError: If it is not a request of that operation.
+        """
+        members = self._members(operation.shape, node, operation.name, operation)
+        return RequestSpec(operation, node, members)
+
+    def _members(
+        self, shape: Shape, node: Node, path: str, operation: Operation | None = None
+    ) -> dict[str, Spec]:
+        found = node.items(path)
+        owner = operation.api_name if operation else path
+        for name in found:
+            if name not in shape.members:
+                node.refuse(
+                    f'"{name}" is not a member of {owner}. {nearest(name, shape.members)}',
+                    key=name,
+                )
+        # An untouched part of a CLI skeleton ends in `{}` where a shape contains itself.
+        missing = [name for name in shape.required if name not in found]
+        if missing and (found or operation):
+            node.refuse(
+                f"{owner} needs {' and '.join(missing)}, which "
+                f"{'is' if len(missing) == 1 else 'are'} not here."
+            )
+        return {
+            name: self._spec(
+                shape.members[name],
+                member,
+                name if operation else f"{path}.{name}",
+                operation.key_patterns.get(name) if operation else None,
+                is_id=operation is not None and name in operation.id_members,
+                stars=operation is not None and name == "Attributes",
+            )
+            for name, member in found.items()
+        }
+
+    def _spec(
+        self,
+        shape: Shape,
+        node: Node,
+        path: str,
+        key_pattern: str | None = None,
+        *,
+        is_id: bool = False,
+        stars: bool = False,
+    ) -> Spec:
+        if shape.kind == "structure":
+            return StructureSpec(path, shape, self._members(shape, node, path))
+        if shape.kind == "map":
+            return self._map(shape, node, path, key_pattern, stars=stars)
+        if shape.kind == "list":
+            if not isinstance(node.value, list):
+                node.refuse(f"{path} is a list, and {node.kind} stands here.")
+            return ListSpec(
+                path,
+                shape,
+                tuple(
+                    self._spec(shape.value, item, f"{path}[{index}]")
+                    for index, item in enumerate(node.value)
+                ),
+            )
+        return self._leaf(shape, node, path, is_id=is_id)
+
+    def _map(
+        self, shape: Shape, node: Node, path: str, key_pattern: str | None, *, stars: bool
+    ) -> MapSpec:
+        entries: dict[str, Spec] = {}
+        star = None
+        for key, value in node.items(path).items():
+            if key == "*" and stars:
+                model = validate(StarModel, value, '"*"')
+                star = StarSpec(value, model.prefix, model.except_)
+                continue
+            self._check_key(shape.key, key, node, path, key_pattern)
+            entries[key] = self._spec(shape.value, value, f"{path}.{key}")
+        return MapSpec(path, shape, entries, star)
+
+    @staticmethod
+    def _check_key(shape: Shape, key: str, node: Node, path: str, pattern: str | None) -> None:
+        if not key:
+            node.refuse(f"{path} has an empty key; name it.", key=key)
+        if pattern is not None and not re.fullmatch(pattern, key):
+            node.refuse(
+                f'"{key}" is not a legal key of {path}: keys hold only the letters A to Z and '
+                "a to z, digits, - and _, and are written out, not made from columns.",
+                key=key,
+            )
+        if "{" in key or "}" in key:
+            node.refuse(
+                f'"{key}" is not a legal key of {path}: keys are written out, not made from '
+                "columns.",
+                key=key,
+            )
+        if shape.maximum is not None and len(key) > shape.maximum:
+            node.refuse(
+                f"this key of {path} has {len(key):,} characters; at most {shape.maximum:,} are "
+                "allowed.",
+                key=key,
+            )
+
+    def _leaf(self, shape: Shape, node: Node, path: str, *, is_id: bool) -> LeafSpec:
+        if shape.kind not in ("string", "integer"):
+            node.refuse(f"{path} is of the kind {shape.kind}, which a mapping cannot write yet.")
+        if isinstance(node.value, list):
+            node.refuse(f"{path} is one value, and a list stands here.")
+        value = self._value(node, path)
+        try:
+            template = (
+                parse_template(value.template)
+                if value.template is not None
+                else Template(((value.column or "", True),))
+            )
+        except TemplateSyntaxError as error:
+            node.refuse(f"{path}: {error}")
+        leaf = LeafSpec(path, shape, node, template, value)
+        self._check_constant(leaf, is_id=is_id)
+        return leaf
+
+    @staticmethod
+    def _value(node: Node, path: str) -> ValueSpec:
+        if isinstance(node.value, str):
+            return ValueSpec(template=node.value)
+        found = node.items(path)
+        if len(found) == 1:
+            (key,) = found
+            if key not in ValueSpec.model_fields and found[key].value == "":
+                node.refuse(
+                    f"{path}: YAML reads {{{key}}} without quotes as a group of keys. Write "
+                    f'"{{{key}}}" for the column.'
+                )
+        return validate(ValueSpec, node, path)
+
+    def _check_constant(self, leaf: LeafSpec, *, is_id: bool) -> None:
+        """What the service would refuse in every row is refused here, once."""
+        text = leaf.template.constant
+        if text is None or leaf.value != ValueSpec(template=leaf.value.template):
+            return
+        shape, node, path = leaf.shape, leaf.node, leaf.path
+        text = id_of_arn(text) if is_id else text
+        if not text:
+            if is_id:
+                node.refuse(f"{path} is empty; write the id, or a column in braces.")
+            return
+        if shape.kind == "integer":
+            low, high = INTEGER_RANGE
+            if not INTEGER.fullmatch(text) or not low <= int(text) <= high:
+                node.refuse(f'{path} is a whole number, and "{text}" is none.')
+            return
+        if shape.maximum is not None and len(text) > shape.maximum:
+            node.refuse(
+                f"{path} has {len(text):,} characters; at most {shape.maximum:,} are allowed."
+            )
+        if shape.minimum is not None and len(text) < shape.minimum:
+            node.refuse(
+                f"{path} has {len(text):,} characters; at least {shape.minimum:,} are needed."
+            )
+        if shape.enum and text not in shape.enum:
+            self.warnings.append(
+                f'{node.path}, line {node.line}: {path} is "{text}", which this version of '
+                f"botocore does not know ({', '.join(shape.enum)}). It is sent as it stands."
+            )
+
+
+def iter_leaves(spec: Spec) -> Iterable[LeafSpec]:
+    """Every leaf of a part of a request, in the file's order."""
+    if isinstance(spec, LeafSpec):
+        yield spec
+    elif isinstance(spec, StructureSpec):
+        for member in spec.members.values():
+            yield from iter_leaves(member)
+    elif isinstance(spec, MapSpec):
+        for entry in spec.entries.values():
+            yield from iter_leaves(entry)
+    else:
+        for item in spec.items:
+            yield from iter_leaves(item)

@@ -1,0 +1,116 @@
+"""A mapping file that makes sense by itself: its text parsed, its parts checked.
+
+Every refusal is a `MappingError` with the line, what was found there and what is allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bulk_updater.errors import MappingError
+from bulk_updater.mapping.nodes import Node, compose, nearest
+from bulk_updater.mapping.request import RequestParser, RequestSpec
+from bulk_updater.mapping.values import SourceSpec, validate
+from bulk_updater.operations import OPERATION_NAMES, get_operation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["MappingSpec", "load_spec", "parse_spec"]
+
+_MAX_BYTES = 1024 * 1024
+"""A mapping is written by a person; anything larger than 1 MiB is some other file."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingSpec:
+    """A mapping file that makes sense by itself.
+
+    Attributes:
+        path: The file.
+        digest: SHA-256 of its bytes, in hex.
+        source: Its `source` part.
+        source_node: Where that stands; None where the file has none.
+        requests: Its operations, in the file's order.
+        warnings: What is unusual but allowed, in sentences.
+    """
+
+    path: Path
+    digest: str
+    source: SourceSpec
+    source_node: Node | None
+    requests: tuple[RequestSpec, ...]
+    warnings: tuple[str, ...]
+
+
+def load_spec(path: Path) -> MappingSpec:
+    """Read a mapping file.
+
+    Args:
+        path: The file: YAML or JSON, in UTF-8.
+
+    Raises:
+        MappingError: If it cannot be read or is not a mapping.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise MappingError("this is a directory; name the mapping file in it.", path=path) from None
+    except FileNotFoundError:
+        raise MappingError(
+            "there is no such file. `bulk-updater skeleton update_contact_attributes` prints a "
+            "mapping to start from.",
+            path=path,
+        ) from None
+    except OSError as error:
+        raise MappingError(f"it cannot be read ({error.strerror}).", path=path) from None
+    if len(raw) > _MAX_BYTES:
+        raise MappingError(
+            "it is larger than 1 MiB. Is it the export? The mapping comes first: "
+            "bulk-updater run MAPPING SOURCE.",
+            path=path,
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise MappingError("this is not UTF-8 text.", path=path, line=line) from None
+    return parse_spec(text, path, hashlib.sha256(raw).hexdigest())
+
+
+def parse_spec(text: str, path: Path, digest: str = "") -> MappingSpec:
+    """Parse the text of a mapping file.
+
+    Args:
+        text: The text.
+        path: The file that it came from, for errors.
+        digest: The file's SHA-256.
+
+    Raises:
+        MappingError: If it is not a mapping.
+    """
+    root = compose(text, path)
+    parts = root.items("A mapping file")
+    known = ("source", *OPERATION_NAMES)
+    for key in parts:
+        if key not in known:
+            root.refuse(f'"{key}" is not a key of a mapping. {nearest(key, known)}', key=key)
+    source_node = parts.get("source")
+    # An absent value (`source:` and nothing behind it) is the same as no key.
+    if source_node is not None and source_node.value == "":
+        source_node = None
+    source = SourceSpec() if source_node is None else validate(SourceSpec, source_node, "source")
+    parser = RequestParser()
+    requests = tuple(
+        parser.parse(get_operation(name), node) for name, node in parts.items() if name != "source"
+    )
+    if not requests:
+        raise MappingError(
+            f"no operation is named. Add one of {' and '.join(OPERATION_NAMES)}, or both.",
+            path=path,
+            line=root.line,
+        )
+    return MappingSpec(path, digest, source, source_node, requests, tuple(parser.warnings))

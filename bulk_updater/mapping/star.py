@@ -1,0 +1,69 @@
+"""`"*"`: every column of a source as an attribute, with keys made legal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulk_updater.mapping.request import StarSpec
+
+__all__ = ["legal_key", "star_keys"]
+
+
+def legal_key(column: str) -> str:
+    """A column's name as an attribute key: `First Name` as `First_Name`, `Größe` as `Grosse`.
+
+    Letters lose their accents; a run of anything that a key cannot hold becomes one `_`, and
+    none at the ends.
+    """
+    plain = unicodedata.normalize("NFKD", column.replace("ß", "ss"))
+    plain = "".join(character for character in plain if not unicodedata.combining(character))
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_")
+
+
+def star_keys(star: StarSpec, header: Sequence[str], named: set[str]) -> dict[str, str]:
+    """The attribute keys that `"*"` makes of a header.
+
+    Args:
+        star: What the mapping says of it.
+        header: The source's columns.
+        named: Attribute keys that the mapping names itself.
+
+    Returns:
+        Column by key, in the header's order.
+
+    Raises:
+        MappingError: If a column makes no key, a key is not legal, or two are equal.
+    """
+    taken: dict[str, str] = {}
+    for column in header:
+        if column in star.except_:
+            continue
+        legal = legal_key(column)
+        key = star.prefix + legal
+        if not re.search(r"[A-Za-z0-9]", legal):
+            star.node.refuse(
+                f'"*" cannot make an attribute key of the column "{column}": no letter or digit '
+                'is left of it. Add it to "except" and name its attribute yourself.'
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            star.node.at(["prefix"]).refuse(
+                f'the prefix "{star.prefix}" is not legal in an attribute key, which holds only '
+                "the letters A to Z and a to z, digits, - and _."
+            )
+        if key in taken:
+            star.node.refuse(
+                f'"*" makes the attribute key "{key}" of two columns, "{taken[key]}" and '
+                f'"{column}". Add one of them to "except" and name its attribute yourself.'
+            )
+        if key in named:
+            star.node.refuse(
+                f'"*" makes the attribute key "{key}" of the column "{column}", and the mapping '
+                'names that key too. Add the column to "except", or drop the key.'
+            )
+        taken[key] = column
+    return taken
