@@ -13,7 +13,7 @@ from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import numpy.typing as npt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bulk_updater.errors import RowError
 
 __all__ = [
+    "FAILED_COLUMNS",
     "Frame",
     "Outcome",
     "Progress",
@@ -32,6 +33,10 @@ __all__ = [
     "Verdict",
     "to_iso",
 ]
+
+
+FAILED_COLUMNS = ("_row", "_operation", "_outcome", "_error_code", "_error")
+"""What `failed.csv` has behind a source's own columns; never taken for data when it is run."""
 
 
 class Outcome(StrEnum):
@@ -118,7 +123,7 @@ class Request:
 
 
 def to_iso(epoch_s: float) -> str:
-    """Seconds since the epoch as UTC ISO 8601 with milliseconds, such as `2026-03-01T08:00:00.000Z`."""
+    """Seconds since the epoch as UTC ISO 8601 in milliseconds: `2026-03-01T08:00:00.000Z`."""
     return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
@@ -215,8 +220,9 @@ class Progress:
         sent: Attempts begun.
         throttled: Attempts answered with throttling.
         in_flight: Requests open now.
-        rate_per_s: Requests started per second, lately, over all operations.
-        ceiling_per_s: The most that the run may start per second; None means no limit.
+        ceiling_per_s: The most that the run may start per second, over all operations; 0 before
+            it is known.
+        started_per_s: Asks for the requests started per second lately, over all operations.
     """
 
     rows_total: int = 0
@@ -227,8 +233,13 @@ class Progress:
     sent: int = 0
     throttled: int = 0
     in_flight: int = 0
-    rate_per_s: float = 0.0
-    ceiling_per_s: float | None = None
+    ceiling_per_s: float = 0.0
+    started_per_s: Callable[[], float] = lambda: 0.0
+
+    def count(self, outcome: Outcome, n_results: int = 1) -> None:
+        """Results have become durable."""
+        self.settled += n_results
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + n_results
 
 
 @dataclass(frozen=True, slots=True)

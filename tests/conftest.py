@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
+
+from bulk_updater.operations import iter_operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,18 @@ def _scrubbed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_loop_left_over() -> None:
+    """pytest-asyncio finds no loop of its own to leave open, which would fail a later test."""
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _model_is_read() -> None:
+    """The service model is read before any loop runs, as `open_job` sees to in a run."""
+    list(iter_operations())
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,199 @@
+"""The flags that commands share, and the configuration that they make.
+
+The connection's flags are the AWS CLI's own; what they leave open, the AWS environment variables
+and the profile say, in the AWS CLI's order of precedence. Every flag can also be given by an
+environment variable: BULK_UPDATER_<COMMAND>_<FLAG>.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bulk_updater.config import (
+    ConnectionConfig,
+    MaxFailures,
+    PacingConfig,
+    RetryConfig,
+    RunConfig,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "DEFAULTS",
+    "connection_options",
+    "job_arguments",
+    "make_run_config",
+    "output_options",
+    "pacing_options",
+    "parse_max_failures",
+]
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+DEFAULTS = RunConfig(mapping=Path(), sources=(Path(),))
+"""A run that only its defaults are asked of."""
+
+
+def _all_of(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+job_arguments = _all_of(
+    click.argument("mapping", type=click.Path(path_type=Path)),
+    click.argument(
+        "sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    ),
+)
+
+connection_options = _all_of(
+    click.option("--region", help="AWS region."),
+    click.option("--profile", help="Profile of the AWS configuration files."),
+    click.option("--endpoint-url", metavar="URL", help="Send to this URL instead of AWS."),
+    click.option("--ca-bundle", metavar="FILE", help="CA certificates to trust."),
+    click.option("--no-verify-ssl", is_flag=True, help="Do not verify certificates."),
+    click.option(
+        "--no-sign-request", is_flag=True, help="Do not sign requests; no credentials are loaded."
+    ),
+    click.option(
+        "--cli-connect-timeout",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        default=DEFAULTS.connection.connect_timeout_s,
+        show_default=True,
+        help="Time to wait for a connection; 0 waits for ever.",
+    ),
+    click.option(
+        "--cli-read-timeout",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        default=DEFAULTS.connection.read_timeout_s,
+        show_default=True,
+        help="Time to wait for an answer; 0 waits for ever.",
+    ),
+)
+
+
+def _parse_rate(_context: click.Context, _option: click.Parameter, value: str) -> float | None:
+    """`quota` as None, or requests a second."""
+    if value == "quota":
+        return None
+    try:
+        rate = float(value)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise click.BadParameter(
+            f'"{value}" is no rate: it is "quota", or requests a second above 0.'
+        )
+    return rate
+
+
+def parse_max_failures(
+    _context: click.Context, _option: click.Parameter, value: str
+) -> MaxFailures:
+    """A number in a row, a share in percent, or `none`."""
+    if value == "none":
+        return MaxFailures(in_a_row=None, share=None)
+    match = re.fullmatch(r"([0-9]{1,9})(%?)", value)
+    number = int(match.group(1)) if match else 0
+    percent = match is not None and bool(match.group(2))
+    if number < 1 or (percent and number > 100):  # noqa: PLR2004 - percent
+        raise click.BadParameter(
+            f'"{value}" is none of N (failures in a row with one code), P% (of the first '
+            f'{DEFAULTS.max_failures.share_of:,} requests) and "none".'
+        )
+    if percent:
+        return MaxFailures(share=number / 100)
+    return MaxFailures(in_a_row=number)
+
+
+pacing_options = _all_of(
+    click.option(
+        "--rate",
+        callback=_parse_rate,
+        metavar="quota|N",
+        default="quota",
+        show_default=True,
+        help="Requests a second for each operation: the documented quota times "
+        "--quota-share, or never above N.",
+    ),
+    click.option(
+        "--quota-share",
+        type=float,
+        metavar="SHARE",
+        default=DEFAULTS.pacing.quota_share,
+        show_default=True,
+        help="Part of the quota to use; the rest is the live contact centre's.",
+    ),
+    click.option("--limit", type=int, metavar="N", help="Take only the first N rows."),
+)
+
+output_options = _all_of(
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Machine-readable output on standard output, and nothing else there.",
+    ),
+    click.option(
+        "--color",
+        type=click.Choice(["on", "off", "auto"]),
+        default="auto",
+        show_default=True,
+        help="Colours and the progress bar.",
+    ),
+    click.option("--debug", is_flag=True, help="Log more; never cells or credentials."),
+)
+
+
+def make_run_config(flags: dict[str, Any]) -> RunConfig:
+    """The configuration that the flags of `run` or `plan` make.
+
+    Args:
+        flags: The command's parameters by name; those that `plan` lacks have their defaults.
+
+    Raises:
+        ConfigError: If they are not usable.
+    """
+    return RunConfig(
+        mapping=flags["mapping"],
+        sources=tuple(flags["sources"]),
+        run_dir=flags.get("run_dir"),
+        fresh=flags.get("fresh", False),
+        limit=flags["limit"],
+        max_in_flight=flags.get("max_in_flight", DEFAULTS.max_in_flight),
+        connection=ConnectionConfig(
+            region=flags.get("region"),
+            profile=flags.get("profile"),
+            endpoint_url=flags.get("endpoint_url"),
+            ca_bundle=flags.get("ca_bundle"),
+            verify_ssl=not flags.get("no_verify_ssl", False),
+            sign_requests=not flags.get("no_sign_request", False),
+            connect_timeout_s=flags.get("cli_connect_timeout") or None,
+            read_timeout_s=flags.get("cli_read_timeout") or None,
+        ),
+        pacing=PacingConfig(rate_per_s=flags["rate"], quota_share=flags["quota_share"]),
+        retry=RetryConfig(max_attempts=flags.get("max_attempts", DEFAULTS.retry.max_attempts)),
+        max_failures=flags.get("max_failures", DEFAULTS.max_failures),
+        sandbox=flags.get("sandbox", False),
+        command=_command(),
+    )
+
+
+def _command() -> str:
+    """The command as it was typed, as it goes on: without `--fresh`, which would begin anew."""
+    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    return shlex.join(["bulk-updater", *words])

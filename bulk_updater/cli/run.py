@@ -1,0 +1,172 @@
+"""`bulk-updater run`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulk_updater.cli.options import (
+    DEFAULTS,
+    connection_options,
+    job_arguments,
+    make_run_config,
+    output_options,
+    pacing_options,
+    parse_max_failures,
+)
+from bulk_updater.cli.output import print_json, say_error, set_up_logging
+from bulk_updater.cli.progress import show_progress
+from bulk_updater.cli.summary import print_summary
+from bulk_updater.errors import ConfigError, RunStopped
+from bulk_updater.model import Progress
+from bulk_updater.pipeline import run as run_pipeline
+from bulk_updater.sandbox import Sandbox, SandboxConfig
+
+if TYPE_CHECKING:
+    from bulk_updater.config import ConnectionConfig, RunConfig
+    from bulk_updater.model import RunSummary
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+REHEARSAL = SandboxConfig(live_per_s=4.0)
+"""What `--sandbox` runs against: the documented quota, next to a small live contact centre, so
+that a rehearsal meets throttling as a real run would."""
+
+_EPILOG = """\b
+Examples:
+  bulk-updater run mapping.yaml export.csv --sandbox       a rehearsal, on this machine
+  bulk-updater run mapping.yaml export.csv --limit 10      the first ten rows
+  bulk-updater run mapping.yaml export.csv                 all of them; again to go on
+  bulk-updater run mapping.yaml jan.csv feb.csv --rate 5   never above 5 requests a second
+
+\b
+Exit codes: 0 every row settled well; 1 some rows FAILED or INVALID; 2 usage, nothing was
+sent; 3 stopped by an error that concerns the whole run; 130 interrupted. After 3 and 130 the
+same command goes on.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@job_arguments
+@click.option("--sandbox", is_flag=True, help="Rehearse against a local Amazon Connect.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where ledger and report go; by default runs/MAPPING/SOURCE-FINGERPRINT.",
+)
+@click.option(
+    "--fresh", is_flag=True, help="Begin anew; what is in the run directory is kept beside it."
+)
+@pacing_options
+@click.option(
+    "--max-in-flight",
+    type=int,
+    default=DEFAULTS.max_in_flight,
+    show_default=True,
+    metavar="N",
+    help="Requests open at once, at the most.",
+)
+@click.option(
+    "--max-attempts",
+    type=int,
+    default=DEFAULTS.retry.max_attempts,
+    show_default=True,
+    metavar="N",
+    help="Attempts for each request; throttled ones do not count.",
+)
+@click.option(
+    "--max-failures",
+    callback=parse_max_failures,
+    metavar="N|P%|none",
+    default="50",
+    show_default=True,
+    help="Stop after N failures in a row with one code, or when P% of the first "
+    f"{DEFAULTS.max_failures.share_of:,} requests failed.",
+)
+@connection_options
+@output_options
+def run(**flags: Any) -> None:
+    """Send the rows of SOURCE... as MAPPING says, and record how each one ended.
+
+    The same command again goes on where it stopped, or says that all is done.
+    """
+    set_up_logging(color=flags["color"], debug=flags["debug"])
+    config = make_run_config(flags)
+    try:
+        summary = asyncio.run(_run(config, as_json=flags["as_json"]))
+    except RunStopped as stopped:
+        if stopped.summary is None:
+            raise
+        say_error(stopped.message)
+        summary = stopped.summary
+    if flags["as_json"]:
+        print_json(asdict(summary))
+    else:
+        print_summary(summary)
+    sys.exit(exit_code(summary))
+
+
+def exit_code(summary: RunSummary) -> int:
+    """The exit code that tells a script how the run ended."""
+    if summary.state == "stopped":
+        return 3
+    if summary.state == "interrupted":
+        return 130
+    bad = summary.outcomes["FAILED"] + summary.outcomes["INVALID"]
+    return 1 if bad else 0
+
+
+async def _run(config: RunConfig, *, as_json: bool) -> RunSummary:
+    """The run with its display, its signals and, for a rehearsal, its sandbox."""
+    if config.sandbox and config.connection.endpoint_url is not None:
+        raise ConfigError(
+            "--sandbox and --endpoint-url exclude each other: the one starts its own endpoint. "
+            "Leave one of them out."
+        )
+    progress = Progress()
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        if config.sandbox:
+            sandbox = await stack.enter_async_context(Sandbox(REHEARSAL))
+            config = replace(config, connection=_to_sandbox(config, sandbox))
+        await stack.enter_async_context(show_progress(progress, quiet=as_json))
+        return await run_pipeline(config, progress=progress, stop=stop)
+
+
+def _to_sandbox(config: RunConfig, sandbox: Sandbox) -> ConnectionConfig:
+    return replace(
+        config.connection,
+        endpoint_url=sandbox.url,
+        region=config.connection.region or "us-east-1",
+        profile=None,
+        access_key=(REHEARSAL.access_key, REHEARSAL.secret_key),
+    )
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """First Ctrl-C or SIGTERM: set the event. Second: cancel the run."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+
+    def heard() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+            return
+        stop.set()
+        log.warning("Stopping: what is under way is settled first. Once more to stop at once.")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, heard)
+    return stop

@@ -1,0 +1,144 @@
+"""`failed.csv`: the rows that are FAILED or INVALID, to be mended and run again.
+
+Made from the ledger in a second pass over the sources, so that reading stays narrow and a resumed
+run misses no row. The file is written as the mapping says that sources are written, so the same
+mapping reads it.
+
+A row that could not be read stands there as it was, and stays unreadable until it is mended: with
+the columns behind it, it never has as many cells as the header. Otherwise a short row would come
+back as a whole one with empty cells.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TextIO
+
+from bulk_updater.errors import LedgerWriteError
+from bulk_updater.ledger import standing_results
+from bulk_updater.model import FAILED_COLUMNS, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from bulk_updater.ledger import RunDir, SettledRows
+    from bulk_updater.pipeline.job import Job
+    from bulk_updater.readers import RawRow, Source
+
+__all__ = ["write_failed"]
+
+_AT_ONCE = 100_000
+"""Rows whose errors are held in memory at once: some 100 MB. More failed rows, more passes."""
+
+_WANTED = (Outcome.FAILED, Outcome.INVALID)
+
+
+def write_failed(run_dir: RunDir, job: Job, settled: SettledRows) -> Path | None:
+    """Write `failed.csv`, or remove one that nothing belongs into any more. Blocks.
+
+    Args:
+        run_dir: The run directory.
+        job: What was run.
+        settled: Which rows are settled, and how.
+
+    Returns:
+        The file; None if no row is FAILED or INVALID.
+
+    Raises:
+        LedgerWriteError: If it cannot be written.
+        SourceError: If a source cannot be read again.
+    """
+    path = run_dir.failed_path
+    rows = _distinct(row for row, _ in settled.rows_with(_WANTED))
+    first = list(islice(rows, _AT_ONCE))
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        if not first:
+            path.unlink(missing_ok=True)
+            return None
+        fmt = job.spec.source.format
+        delimiter = job.sources[0].source.delimiter if fmt.delimiter == "auto" else fmt.delimiter
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(
+            fd, "w", encoding=fmt.encoding, errors="surrogateescape", newline=""
+        ) as file:
+            _write(file, delimiter, run_dir, job, _chunks(first, rows))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise LedgerWriteError(
+            f"the failed rows cannot be written ({error.strerror}). The ledger holds all results; "
+            "make room or mend the permissions, and run the same command again.",
+            path=path,
+        ) from None
+    return path
+
+
+def _distinct(rows: Iterable[int]) -> Iterator[int]:
+    before = 0
+    for row in rows:
+        if row != before:
+            yield row
+        before = row
+
+
+def _chunks(first: list[int], rest: Iterator[int]) -> Iterator[list[int]]:
+    chunk = first
+    while chunk:
+        yield chunk
+        chunk = list(islice(rest, _AT_ONCE))
+
+
+def _write(
+    file: TextIO, delimiter: str, run_dir: RunDir, job: Job, chunks: Iterator[list[int]]
+) -> None:
+    columns = _columns(job)
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    writer.writerow([*columns, *FAILED_COLUMNS])
+    for chunk in chunks:
+        errors = _errors(run_dir, set(chunk))
+        for part in job.sources:
+            if part.first_row > chunk[-1] or part.first_row + part.n_rows <= chunk[0]:
+                continue
+            for raw in part.source.read_raw_rows(errors.__contains__, first_row=part.first_row):
+                writer.writerow(_line(raw, part.source, columns, errors[raw.row]))
+
+
+def _columns(job: Job) -> list[str]:
+    """Every source's own columns, each once, in order."""
+    names = (name for part in job.sources for name in part.source.columns)
+    return [name for name in dict.fromkeys(names) if name not in FAILED_COLUMNS]
+
+
+def _errors(run_dir: RunDir, rows: set[int]) -> dict[int, list[str]]:
+    """For each row the cells of `FAILED_COLUMNS`; those of two operations joined by `; `."""
+    cells: dict[int, list[str]] = {}
+    for record in standing_results(run_dir.ledger_path):
+        if record["row"] not in rows or record["outcome"] not in _WANTED:
+            continue
+        new = [
+            str(record["row"]),
+            record["operation"],
+            record["outcome"],
+            str(record.get("error_code", "")),
+            str(record.get("error", "")),
+        ]
+        old = cells.get(record["row"])
+        cells[record["row"]] = (
+            new if old is None else [new[0], *map("; ".join, zip(old[1:], new[1:], strict=True))]
+        )
+    return cells
+
+
+def _line(raw: RawRow, source: Source, columns: Sequence[str], errors: Sequence[str]) -> list[Any]:
+    cells = [cell.decode(source.encoding, "surrogateescape") for cell in raw.cells]
+    if raw.readable:
+        by_name = dict(zip(source.columns, cells, strict=True))
+        return [*(by_name.get(name, "") for name in columns), *errors]
+    if len(cells) > len(columns):
+        return [*cells, *errors]
+    return [*cells, *[""] * (len(columns) - len(cells)), *errors[:-1]]

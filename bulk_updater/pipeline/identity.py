@@ -1,0 +1,167 @@
+"""Which run a run directory belongs to, and where it is by default.
+
+The default directory is derived from what is run, so that the same command finds it again and
+tomorrow's export gets one of its own. What a rehearsal against a local endpoint settled says
+nothing about the real contacts, so the two never share a directory. The region is not part of
+it: a run that a failover interrupted goes on against the other region.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import platform
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from bulk_updater._version import __version__
+from bulk_updater.errors import LedgerMismatch
+from bulk_updater.ledger import RunDir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulk_updater.config import RunConfig
+    from bulk_updater.pipeline.job import Job
+
+__all__ = ["default_run_dir", "enter_run_dir", "is_local", "new_run_id"]
+
+_PACKAGES = ("aioboto3", "aiobotocore", "botocore", "pandas", "pyarrow", "tenacity")
+
+
+def is_local(config: RunConfig) -> bool:
+    """Whether the target is on this machine: the sandbox, or an endpoint on loopback."""
+    if config.sandbox:
+        return True
+    host = urlsplit(config.connection.endpoint_url or "").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def default_run_dir(config: RunConfig, job: Job) -> Path:
+    """`runs/<mapping>/<source>-<fingerprint>`, with `-local` behind it for a local target."""
+    name = Path(job.sources[0].source.name).name.split(".")[0] or "source"
+    more = f"+{len(job.sources) - 1}" if len(job.sources) > 1 else ""
+    local = "-local" if is_local(config) else ""
+    return config.runs_dir / config.mapping.stem / f"{name}{more}-{job.fingerprint}{local}"
+
+
+def new_run_id() -> str:
+    """A name for a run: when it began, in UTC, and six hex digits against coincidence."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+@contextmanager
+def enter_run_dir(config: RunConfig, job: Job) -> Iterator[tuple[RunDir, dict[str, Any]]]:
+    """Lock the run directory, make sure that it is this run's, and note what the run is.
+
+    Blocks.
+
+    Yields:
+        The directory, and what `run.json` holds.
+
+    Raises:
+        LedgerLocked: If another run works in it.
+        LedgerMismatch: If it belongs to another mapping, other sources or another kind of target.
+        LedgerError: If it cannot be used.
+    """
+    path = config.run_dir or default_run_dir(config, job)
+    if config.fresh and path.exists():
+        _put_aside(path)
+    with RunDir.open(path) as run_dir:
+        noted = run_dir.read_run_json()
+        if noted is None and run_dir.ledger_path.exists():
+            raise LedgerMismatch(
+                "there is a ledger but no run.json, so nobody knows what it belongs to. Name "
+                "another directory with --run-dir, or begin anew with --fresh.",
+                path=path,
+            )
+        if noted is not None:
+            _expect_same_run(noted, _identity(config, job), path)
+        note = {
+            "run_id": noted["run_id"] if noted else new_run_id(),
+            **_identity(config, job),
+            "rows": job.n_rows,
+            "versions": _versions(),
+            "configuration": _effective(config),
+            "summary": noted.get("summary") if noted else None,
+        }
+        run_dir.write_run_json(note)
+        yield run_dir, note
+
+
+def _put_aside(path: Path) -> None:
+    """Keep an earlier run's directory under another name; never while a run works in it."""
+    with RunDir.open(path):
+        number = 1
+        while (kept := path.with_name(f"{path.name}.{number}")).exists():
+            number += 1
+        path.rename(kept)
+
+
+def _identity(config: RunConfig, job: Job) -> dict[str, Any]:
+    return {
+        "target": "local" if is_local(config) else "aws",
+        "mapping": {"path": str(config.mapping), "sha256": job.spec.digest},
+        "sources": [
+            {"path": part.source.name, "sha256": part.digest, "rows": part.n_rows}
+            for part in job.sources
+        ],
+    }
+
+
+def _expect_same_run(noted: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
+    def digests(of: dict[str, Any]) -> list[str]:
+        return [source.get("sha256", "") for source in of.get("sources", [])]
+
+    changed = [
+        name
+        for name, is_same in (
+            ("mapping", noted.get("mapping", {}).get("sha256") == identity["mapping"]["sha256"]),
+            ("source", digests(noted) == digests(identity)),
+            ("target", noted.get("target") == identity["target"]),
+        )
+        if not is_same
+    ]
+    if changed or not isinstance(noted.get("run_id"), str):
+        what = " and the ".join(changed) or "run id"
+        raise LedgerMismatch(
+            f"it belongs to another run: the {what} "
+            f"{'is' if len(changed) < 2 else 'are'} not the same. Nothing was sent. "  # noqa: PLR2004
+            "Leave --run-dir out to have one chosen, name another, or begin anew with --fresh "
+            "(what is there is kept).",
+            path=path,
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "bulk_updater": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _effective(config: RunConfig) -> dict[str, Any]:
+    """The configuration as it was in force, without anything that is secret."""
+    effective = asdict(config)
+    connection = effective["connection"]
+    del connection["access_key"]
+    if connection["endpoint_url"]:
+        parts = urlsplit(connection["endpoint_url"])
+        connection["endpoint_url"] = parts._replace(
+            netloc=parts.netloc.rpartition("@")[2], query=""
+        ).geturl()
+    effective["mapping"] = str(config.mapping)
+    effective["sources"] = [str(source) for source in config.sources]
+    effective["run_dir"] = None if config.run_dir is None else str(config.run_dir)
+    effective["runs_dir"] = str(config.runs_dir)
+    del effective["command"]
+    return effective
