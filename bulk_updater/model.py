@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -124,7 +125,14 @@ class Request:
 
 def to_iso(epoch_s: float) -> str:
     """Seconds since the epoch as UTC ISO 8601 in milliseconds: `2026-03-01T08:00:00.000Z`."""
-    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    # Microseconds first, as datetime rounds: int(epoch_s * 1000) may be one millisecond off.
+    second, microsecond = divmod(round(epoch_s * 1_000_000), 1_000_000)
+    return f"{_second_to_iso(second)}.{microsecond // 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second_to_iso(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @dataclass(frozen=True, slots=True)

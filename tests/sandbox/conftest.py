@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,16 +12,6 @@ from .helpers import sdk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _no_loop_by_itself() -> None:
-    """Keep pytest-asyncio from making a loop that nobody closes.
-
-    It asks for the current loop before it sets its own; until Python 3.13 that makes one, whose
-    end is then an unclosed resource in whichever test the collector runs.
-    """
-    asyncio.set_event_loop(None)
 
 
 @pytest.fixture

@@ -1,0 +1,281 @@
+"""What a record of the ledger is, and how records are streamed from a file."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from bulk_updater.errors import LedgerCorrupt, LedgerError
+from bulk_updater.ledger.files import reason
+from bulk_updater.ledger.settled import MAX_NIBBLE, OUTCOME_CODES, Nibbles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from bulk_updater.model import Result
+
+__all__ = ["MAX_RECORD_BYTES", "RecordScan", "encode", "read_results", "standing_results"]
+
+MAX_RECORD_BYTES = 1 << 20
+"""The longest line that is read back as a record, its newline not counted.
+
+Thirty times what the API's limits let a record grow to. Without a bound, a tail of gigabytes
+without a newline would have to be held in memory to find out that it is none.
+"""
+
+_BLOCK_BYTES = 1 << 20
+
+
+def encode(result: Result, run_id: str) -> bytes:
+    """A result as a line of the ledger, its newline included.
+
+    Text that UTF-8 cannot hold (a source whose name is not UTF-8) is written with backslash
+    escapes, so that no row is stuck because of a name.
+
+    Args:
+        result: The result.
+        run_id: The run that it belongs to.
+
+    Raises:
+        ValueError: Recovery would not take the line for a record, such as one of row 0.
+        TypeError: A value is of a type that `Result` does not declare.
+    """
+    record = result.to_record(run_id)
+    if not _is_record(record):
+        raise ValueError(
+            f"Row {result.row!r}, operation {result.operation!r}, run {run_id!r} is not a result: "
+            "the row must be an int from 1, operation and run must be text, not empty."
+        )
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_escaped(record), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _escaped(value: Any) -> Any:
+    """The value with every text made encodable."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, tuple):
+        return tuple(_escaped(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return value
+
+
+def _is_record(value: Any) -> bool:
+    # Called for every line of every ledger: hence the subscripts, which beat `get` by half.
+    # `type(…) is` and not `isinstance`: a JSON `true` is an int to Python, and not a row.
+    try:
+        return (
+            type(value["row"]) is int
+            and value["row"] >= 1
+            and value["outcome"] in OUTCOME_CODES
+            and type(value["operation"]) is str
+            and type(value["run_id"]) is str
+        )
+    except (KeyError, TypeError):
+        return False  # a key is missing, it is no object, or its outcome is an array or object
+
+
+def _parse_record(line: bytes) -> dict[str, Any] | None:
+    """The record on a line, given without its newline; None where there is none."""
+    if len(line) > MAX_RECORD_BYTES:
+        return None
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if _is_record(value) else None
+
+
+class RecordScan:
+    """One pass over the records of a ledger, in file order, in constant memory.
+
+    Ends silently before a torn tail: a line that is no record and that no record follows.
+
+    Attributes:
+        n_lines: Records yielded so far.
+        end_bytes: Where the last of them ends, its newline included, in bytes from the start.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        """Scan a file from its start.
+
+        Args:
+            file: The ledger, open for reading in binary, at its start.
+            path: What the ledger is called in messages.
+        """
+        self.n_lines = 0
+        self.end_bytes = 0
+        self._file = file
+        self._path = path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the records.
+
+        Raises:
+            LedgerCorrupt: A line is no record, and a record follows it.
+            LedgerError: The file cannot be read.
+        """
+        rest = b""
+        while block := self._read():
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+            for index, line in enumerate(lines):
+                record = _parse_record(line)
+                if record is None:
+                    self._expect_no_record(lines[index:], rest)
+                    return
+                self.n_lines += 1
+                self.end_bytes += len(line) + 1
+                yield record
+            if len(rest) > MAX_RECORD_BYTES:
+                self._expect_no_record([], rest)
+                return
+
+    def _expect_no_record(self, lines: list[bytes], rest: bytes) -> None:
+        """Read on to the end of the file, only to see that nothing good is behind a bad line.
+
+        Args:
+            lines: Whole lines that were read already, the bad one first.
+            rest: What was read of the line after them.
+        """
+        position = self.end_bytes
+        too_long = False
+        while True:
+            for line in lines:
+                # The end of a line whose beginning was dropped is no line.
+                if not too_long and _parse_record(line) is not None:
+                    raise self._corrupt(position)
+                too_long = False
+                position += len(line) + 1
+            if len(rest) > MAX_RECORD_BYTES:
+                position += len(rest)
+                too_long, rest = True, b""
+            block = self._read()
+            if not block:
+                return
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+
+    def _corrupt(self, next_record: int) -> LedgerCorrupt:
+        ledger = shlex.quote(str(self._path))
+        damaged = shlex.quote(f"{self._path}.damaged")
+        return LedgerCorrupt(
+            f"line {self.n_lines + 1}, from byte {self.end_bytes}, is not a result, but results "
+            f"follow it from byte {next_record}: the file was damaged after it was written. "
+            "Nothing was changed. To go on, keep a copy and cut the ledger before the damage: "
+            f"cp {ledger} {damaged} && head -c {self.end_bytes} {damaged} > {ledger}. "
+            "The same command then sends the rows from there on again, in order, so that every "
+            "contact ends as it should. Or begin anew with --fresh.",
+            path=self._path,
+            offset=self.end_bytes,
+        )
+
+    def _read(self) -> bytes:
+        try:
+            return self._file.read(_BLOCK_BYTES)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> LedgerError:
+    return LedgerError(
+        f"cannot be read: {reason(error)}. Check the path, its permissions and the disk.",
+        path=path,
+    )
+
+
+def open_to_read(path: Path) -> BinaryIO | None:
+    """Open a ledger for a `RecordScan`.
+
+    Returns:
+        The file, None where there is none.
+
+    Raises:
+        LedgerError: The file exists and cannot be opened.
+    """
+    try:
+        return path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_results(path: Path) -> Iterator[dict[str, Any]]:
+    """Stream the records of a ledger as they stand in it, also while a run is appending.
+
+    Needs no lock and changes nothing. A torn tail is left out, as is a record that is being
+    written; a missing file has no records. Blocks while it reads: not for the event loop.
+
+    Args:
+        path: The ledger.
+
+    Yields:
+        One dict a record, in file order; a row and operation may come more than once.
+
+    Raises:
+        LedgerCorrupt: A line is no record, and a record follows it.
+        LedgerError: The file cannot be read.
+    """
+    file = open_to_read(path)
+    if file is not None:
+        with file:
+            yield from RecordScan(file, path)
+
+
+def standing_results(path: Path) -> Iterator[dict[str, Any]]:
+    """Stream the last record of every row and operation, in file order.
+
+    Reads the file twice, and takes half a byte a row and operation: the first pass counts the
+    records of each, the second yields the one at which the count is used up. Records that a run
+    appends meanwhile are left out; otherwise as `read_results`.
+
+    Args:
+        path: The ledger.
+
+    Yields:
+        One dict a row and operation.
+
+    Raises:
+        LedgerCorrupt: A line is no record, and a record follows it. Nothing was yielded then.
+        LedgerError: The file cannot be read.
+    """
+    n_lines = n_keys = 0
+    remaining: dict[str, Nibbles] = {}
+    # What is beyond 15 records of one row and operation; hardly ever anything.
+    beyond: Counter[tuple[int, str]] = Counter()
+    for record in read_results(path):
+        n_lines += 1
+        row, operation = record["row"], record["operation"]
+        if (counts := remaining.get(operation)) is None:
+            counts = remaining[operation] = Nibbles()
+        count = counts[row]
+        if count < MAX_NIBBLE:
+            counts.put(row, count + 1)
+        else:
+            beyond[row, operation] += 1
+        n_keys += count == 0
+
+    # The file may have grown since; the first pass is the truth.
+    for record in itertools.islice(read_results(path), n_lines):
+        if n_keys == n_lines:
+            yield record
+            continue
+        row, operation = record["row"], record["operation"]
+        if beyond and beyond[row, operation]:
+            beyond[row, operation] -= 1
+            continue
+        count = remaining[operation].put(row, 0)
+        if count == 1:
+            yield record
+        else:
+            remaining[operation].put(row, count - 1)

@@ -1,0 +1,258 @@
+"""The run directory: one run at a time works in it, and its files have fixed names.
+
+The lock is an advisory `flock` on the file `lock`. The kernel gives it up when the process ends,
+however it ends, so a lock file that was left behind is no obstacle. What is written in the file
+is only for people: who holds the lock, and since when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from bulk_updater.errors import (
+    LedgerCorrupt,
+    LedgerError,
+    LedgerLocked,
+    LedgerMismatch,
+    LedgerWriteError,
+)
+from bulk_updater.ledger.files import (
+    PRIVATE_MODE,
+    free_space,
+    private_opener,
+    reason,
+    sync_directory,
+    sync_file,
+)
+from bulk_updater.model import to_iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["RunDir"]
+
+_PRIVATE_DIRECTORY_MODE = 0o700
+_LOCK = "lock"
+_RUN_JSON = "run.json"
+_RUN_JSON_TMP = "run.json.tmp"
+_LEDGER = "ledger.jsonl"
+_FAILED = "failed.csv"
+_REPORT = "report.html"
+
+
+class RunDir:
+    """The files of one run.
+
+    `RunDir(path)` only names them, for commands that read a run, also while it is going on.
+    `RunDir.open(path)` is for the run itself. All methods block; none is for the event loop.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._is_locked = False
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: Path, *, clock: Callable[[], float] = time.time) -> Iterator[RunDir]:
+        """Create the directory where it is missing, with mode 0700, and hold its lock.
+
+        Args:
+            path: The directory; its parents are created too.
+            clock: Seconds since the epoch, for the note who holds the lock.
+
+        Yields:
+            The run directory, locked until the context is left.
+
+        Raises:
+            LedgerLocked: Another process works in it; says so at once.
+            LedgerMismatch: The path is a file, or a directory that holds other things.
+            LedgerWriteError: It cannot be created, locked or written.
+        """
+        run_dir = cls(path)
+        try:
+            run_dir._expect_ours()
+            _make_directories(path)
+            lock_fd = run_dir._lock(clock)
+        except OSError as error:
+            raise LedgerWriteError(
+                f"cannot be used as a run directory: {reason(error)}. Nothing was sent. Make it "
+                "writable for this user, or name another with --run-dir.",
+                path=path,
+            ) from error
+        run_dir._is_locked = True
+        try:
+            yield run_dir
+        finally:
+            run_dir._is_locked = False
+            # Nobody holds it, so nobody should be named. The file itself stays: whoever removes
+            # a lock file may remove the one that the next process has just locked.
+            with contextlib.suppress(OSError):
+                os.ftruncate(lock_fd, 0)
+            os.close(lock_fd)
+
+    @property
+    def ledger_path(self) -> Path:
+        """`ledger.jsonl`: the results."""
+        return self.path / _LEDGER
+
+    @property
+    def failed_path(self) -> Path:
+        """`failed.csv`: the rows that are FAILED or INVALID."""
+        return self.path / _FAILED
+
+    @property
+    def report_path(self) -> Path:
+        """`report.html`."""
+        return self.path / _REPORT
+
+    @property
+    def run_json_path(self) -> Path:
+        """`run.json`: what the run is, and its summary."""
+        return self.path / _RUN_JSON
+
+    def read_run_json(self) -> dict[str, Any] | None:
+        """What `run.json` holds, None where there is none.
+
+        Raises:
+            LedgerCorrupt: It is not a JSON object.
+            LedgerError: It cannot be read.
+        """
+        path = self.run_json_path
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LedgerError(
+                f"cannot be read: {reason(error)}. Check the path and its permissions.", path=path
+            ) from error
+        try:
+            value = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise _not_a_run(path, str(error), len(error.doc[: error.pos].encode())) from error
+        if not isinstance(value, dict):
+            raise _not_a_run(path, "it is no JSON object", 0)
+        return value
+
+    def write_run_json(self, value: Mapping[str, Any]) -> None:
+        """Replace `run.json` in one step: a reader, or a crash, finds the old one or the new one.
+
+        Args:
+            value: What orjson can write.
+
+        Raises:
+            LedgerWriteError: It could not be written; the old one stands.
+            RuntimeError: The lock is not held.
+        """
+        if not self._is_locked:
+            raise RuntimeError("run.json is written by the holder of the run directory's lock")
+        content = orjson.dumps(dict(value), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        path, tmp_path = self.run_json_path, self.path / _RUN_JSON_TMP
+        try:
+            with open(tmp_path, "wb", opener=private_opener) as file:
+                file.write(content)
+                file.flush()
+                # Before the rename, or a power failure could leave the new name without content.
+                sync_file(file.fileno())
+            tmp_path.replace(path)
+            sync_directory(self.path)
+        except OSError as error:
+            raise LedgerWriteError(
+                f"cannot be written: {reason(error)}, {free_space(path)}. Make room or make the "
+                "directory writable, and give the same command again.",
+                path=path,
+            ) from error
+
+    def _expect_ours(self) -> None:
+        """Refuse a path that holds anything but a run, before anything is created in it."""
+        try:
+            names = {entry.name for entry in os.scandir(self.path)}
+        except FileNotFoundError:
+            return
+        except NotADirectoryError as error:
+            if not self.path.exists():
+                raise  # one of its parents is a file
+            raise LedgerMismatch(
+                "is a file and not a directory. Name another with --run-dir.", path=self.path
+            ) from error
+        # A run that died early leaves these two and nothing else.
+        names -= {_LOCK, _RUN_JSON_TMP}
+        if names and not names & {_RUN_JSON, _LEDGER}:
+            raise LedgerMismatch(
+                f"is not a run directory: it has neither {_RUN_JSON} nor {_LEDGER}, but "
+                f"{len(names)} other entries. Name a new or an empty directory with --run-dir.",
+                path=self.path,
+            )
+
+    def _lock(self, clock: Callable[[], float]) -> int:
+        """Take the lock and note who has it.
+
+        Returns:
+            The file descriptor that holds the lock until it is closed.
+        """
+        path = self.path / _LOCK
+        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
+        try:
+            try:
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise self._locked_by(os.pread(lock_fd, 4096, 0)) from error
+            holder = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "started_at": to_iso(clock()),
+            }
+            os.ftruncate(lock_fd, 0)
+            os.pwrite(lock_fd, orjson.dumps(holder, option=orjson.OPT_APPEND_NEWLINE), 0)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return lock_fd
+
+    def _locked_by(self, note: bytes) -> LedgerLocked:
+        try:
+            holder = orjson.loads(note)
+            who = f"process {holder['pid']} on host {holder['host']}, since {holder['started_at']}"
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            # Between taking the lock and writing the note, the holder has no name yet.
+            who = "another process, which has not left its name"
+        return LedgerLocked(
+            f"is in use by {who}. Nothing was sent. Wait until that run has ended, or stop it "
+            "(SIGTERM lets it finish what is in flight), and give the same command again.",
+            path=self.path,
+        )
+
+
+def _not_a_run(path: Path, why: str, offset: int) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        f"does not describe a run: {why}. The results in {_LEDGER} beside it are not concerned. "
+        f"Put back a copy of {_RUN_JSON}, or begin anew with --fresh.",
+        path=path,
+        offset=offset,
+    )
+
+
+def _make_directories(path: Path) -> None:
+    """Create a directory and its missing parents, durably; only the last one is private."""
+    missing = []
+    ancestor = path
+    while not ancestor.exists():
+        missing.append(ancestor)
+        ancestor = ancestor.parent
+    for directory in reversed(missing):
+        mode = _PRIVATE_DIRECTORY_MODE if directory == path else 0o777
+        # Two runs that begin at once both find it missing; the lock decides between them.
+        directory.mkdir(mode, exist_ok=True)
+        # A ledger that is synced in a directory that a power failure takes away is lost.
+        sync_directory(directory.parent)

@@ -1,0 +1,125 @@
+"""Reading a ledger that is finished, or that a run is writing."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_cases import ATTRIBUTES, CONTACT, RUN_ID, line, result, rows_in
+
+from bulk_updater.errors import LedgerCorrupt
+from bulk_updater.ledger import read_results, standing_results
+from bulk_updater.ledger.records import encode
+from bulk_updater.model import Outcome, Result
+
+
+def test_a_missing_ledger_has_no_results(tmp_path):
+    """A run that has not written yet reads as empty, both ways."""
+    assert list(read_results(tmp_path / "ledger.jsonl")) == []
+    assert list(standing_results(tmp_path / "ledger.jsonl")) == []
+
+
+def test_a_record_that_is_being_written_is_left_out_until_it_is_whole(tmp_path):
+    """A reader beside a run sees whole records only, and the file is not touched."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(line(1) + line(2)[:-1])
+    assert rows_in(path) == [1]
+    assert path.read_bytes() == line(1) + line(2)[:-1]
+    with path.open("ab") as file:
+        file.write(b"\n")
+    assert rows_in(path) == [1, 2]
+
+
+def test_a_reader_takes_what_is_appended_while_it_reads(tmp_path):
+    """Records that come after the file was opened are read too."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(line(1))
+    records = read_results(path)
+    assert next(records)["row"] == 1
+    with path.open("ab") as file:
+        file.write(line(2))
+    assert [record["row"] for record in records] == [2]
+
+
+def test_standing_results_are_told_before_any_is_yielded_whether_the_ledger_is_damaged(tmp_path):
+    """A damaged ledger yields no standing result: a later one might have replaced it."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(line(1) + b"garbage\n" + line(2))
+    with pytest.raises(LedgerCorrupt):
+        next(standing_results(path))
+
+
+def test_standing_results_leave_out_what_came_after_they_were_counted(tmp_path):
+    """A run that goes on does not change which result stands for a reader that has begun."""
+    path = tmp_path / "ledger.jsonl"
+    for first in (line(1) + line(2, Outcome.FAILED), line(1) + line(1) + line(2, Outcome.FAILED)):
+        path.write_bytes(first)
+        standing = standing_results(path)
+        assert next(standing)["row"] == 1
+        with path.open("ab") as file:
+            file.write(line(2, Outcome.UPDATED) + line(3))
+        assert [(r["row"], r["outcome"]) for r in standing] == [(2, "FAILED")]
+
+
+@given(
+    keys=st.lists(
+        st.tuples(
+            st.integers(1, 3), st.sampled_from([ATTRIBUTES, CONTACT]), st.sampled_from(Outcome)
+        ),
+        max_size=120,
+    )
+)
+def test_the_last_record_of_each_row_and_operation_stands(keys):
+    """Each (row, operation) comes once, as its last line has it, in file order, however often."""
+    lines = [
+        encode(result(row, outcome, operation=operation, attempts=number), RUN_ID)
+        for number, (row, operation, outcome) in enumerate(keys, start=1)
+    ]
+    last = {(row, operation): number for number, (row, operation, _) in enumerate(keys, start=1)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        path.write_bytes(b"".join(lines))
+        standing = list(standing_results(path))
+    assert [record["attempts"] for record in standing] == sorted(last.values())
+
+
+def test_a_row_with_many_records_stands_once(tmp_path):
+    """Forty lines of one row, more than half a byte counts, still end in the fortieth."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(b"".join(line(1, attempts=n) + line(2, attempts=n) for n in range(1, 41)))
+    assert [(r["row"], r["attempts"]) for r in standing_results(path)] == [(1, 40), (2, 40)]
+
+
+def test_a_source_whose_name_is_not_utf_8_is_written_with_escapes(tmp_path):
+    """A name that UTF-8 cannot hold costs no row its result."""
+    path = tmp_path / "ledger.jsonl"
+    odd = Result(
+        row=1,
+        source="export-\udcff.csv",
+        operation=CONTACT,
+        outcome=Outcome.UPDATED,
+        attribute_names=("\ud800", "plain"),
+    )
+    path.write_bytes(encode(odd, RUN_ID))
+    (record,) = read_results(path)
+    assert record["source"] == "export-\\udcff.csv"
+    assert record["attribute_names"] == ["\\ud800", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("row", "operation", "run_id"),
+    [
+        (0, CONTACT, RUN_ID),
+        (-1, CONTACT, RUN_ID),
+        (True, CONTACT, RUN_ID),
+        (1, "", RUN_ID),
+        (1, CONTACT, ""),
+    ],
+)
+def test_what_recovery_would_not_take_back_is_not_written(row, operation, run_id):
+    """A result without a row number, an operation or a run is refused before it is in the file."""
+    with pytest.raises(ValueError, match="is not a result"):
+        encode(result(row, operation=operation), run_id)
