@@ -14,6 +14,7 @@ last word.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,14 @@ class Shape:
         """A regular expression that a string has to match from its beginning."""
         found = self._shape.metadata.get("pattern")
         return None if found is None else str(found)
+
+    @cached_property
+    def expression(self) -> re.Pattern[str] | None:
+        """`pattern` compiled; None where there is none, or none that Python understands."""
+        try:
+            return None if self.pattern is None else re.compile(self.pattern)
+        except re.error:
+            return None  # the service has the last word on what we cannot check
 
     @property
     def enum(self) -> tuple[str, ...]:
@@ -171,6 +180,7 @@ class Operation:
         instance_member: The member that names the instance.
         quota_code: The Service Quotas code of its rate.
         shape: Its input.
+        documentation: The model's text on it, as HTML.
         key_patterns: For a member that is a map: what its keys must match in full.
         byte_limits: Documented limits over whole members.
         merged_by_key: Members of which the service keeps the keys that a request does not name.
@@ -182,6 +192,7 @@ class Operation:
     instance_member: str
     quota_code: str
     shape: Shape
+    documentation: str
     key_patterns: Mapping[str, str]
     byte_limits: tuple[ByteLimit, ...]
     merged_by_key: frozenset[str]
@@ -296,13 +307,15 @@ def get_operation(name: str) -> Operation:
         KeyError: If there is no such operation here.
     """
     documented = _DOCUMENTED[name]
+    model = _service_model().operation_model(documented.api_name)
     return Operation(
         name=name,
         api_name=documented.api_name,
         contact_member=documented.contact_member,
         instance_member="InstanceId",
         quota_code=documented.quota_code,
-        shape=Shape(_service_model().operation_model(documented.api_name).input_shape),
+        shape=Shape(model.input_shape),
+        documentation=str(model.documentation or ""),
         key_patterns=documented.key_patterns,
         byte_limits=documented.byte_limits,
         merged_by_key=documented.merged_by_key,

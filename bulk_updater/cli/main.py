@@ -1,13 +1,4 @@
-"""The group of commands, and what becomes of errors.
-
-Exit codes, for scripts:
-
-    0    every row settled well
-    1    finished; some rows are FAILED or INVALID
-    2    usage: the command cannot be carried out, and nothing was sent
-    3    stopped by an error that concerns the whole run; the same command goes on
-    130  interrupted; the same command goes on
-"""
+"""The group of commands, and what becomes of errors."""
 
 from __future__ import annotations
 
@@ -18,6 +9,7 @@ import traceback
 import click
 
 from bulk_updater._version import __version__
+from bulk_updater.cli.exits import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE
 from bulk_updater.cli.ledger import ledger
 from bulk_updater.cli.output import say_error
 from bulk_updater.cli.plan import plan
@@ -27,10 +19,6 @@ from bulk_updater.cli.skeleton import skeleton
 from bulk_updater.errors import BulkUpdaterError
 
 __all__ = ["cli", "main"]
-
-EXIT_USAGE = 2
-EXIT_STOPPED = 3
-EXIT_INTERRUPTED = 130
 
 _EPILOG = """\b
 Examples:
@@ -59,9 +47,8 @@ for command in (run, plan, skeleton, ledger, sandbox):
 def main() -> None:
     """Run the command line and exit."""
     try:
-        cli.main(standalone_mode=False, auto_envvar_prefix="BULK_UPDATER")
-    except click.exceptions.Exit as ended:
-        sys.exit(ended.exit_code)
+        # Without click's own handling, `main` returns the code of `Exit` and of the command.
+        sys.exit(cli.main(standalone_mode=False, auto_envvar_prefix="BULK_UPDATER") or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_USAGE)

@@ -9,6 +9,7 @@ import click
 import orjson
 from rich.text import Text
 
+from bulk_updater.cli.exits import EXIT_BAD_ROWS
 from bulk_updater.cli.options import (
     job_arguments,
     make_run_config,
@@ -40,7 +41,7 @@ Exit codes: 0 every row can be sent or is skipped; 1 some rows are INVALID; 2 us
 @job_arguments
 @pacing_options
 @output_options
-def plan(**flags: Any) -> None:
+def plan(**flags: Any) -> int:
     """Do everything but the sending.
 
     Says how many requests SOURCE... makes as MAPPING says, which rows are invalid and why, how
@@ -53,7 +54,7 @@ def plan(**flags: Any) -> None:
         print_json(asdict(made))
     else:
         _print(made)
-    raise click.exceptions.Exit(1 if any(part.n_invalid for part in made.operations) else 0)
+    return EXIT_BAD_ROWS if any(part.n_invalid for part in made.operations) else 0
 
 
 def _print(plan: Plan) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from bulk_updater.cli.options import (
     pacing_options,
     parse_max_failures,
 )
+from bulk_updater.cli.exits import EXIT_BAD_ROWS, EXIT_INTERRUPTED, EXIT_STOPPED
 from bulk_updater.cli.output import print_json, say_error, set_up_logging
 from bulk_updater.cli.progress import show_progress
 from bulk_updater.cli.summary import print_summary
@@ -96,7 +96,7 @@ same command goes on.
 )
 @connection_options
 @output_options
-def run(**flags: Any) -> None:
+def run(**flags: Any) -> int:
     """Send the rows of SOURCE... as MAPPING says, and record how each one ended.
 
     The same command again goes on where it stopped, or says that all is done.
@@ -114,17 +114,15 @@ def run(**flags: Any) -> None:
         print_json(asdict(summary))
     else:
         print_summary(summary)
-    sys.exit(exit_code(summary))
+    return exit_code(summary)
 
 
 def exit_code(summary: RunSummary) -> int:
     """The exit code that tells a script how the run ended."""
-    if summary.state == "stopped":
-        return 3
-    if summary.state == "interrupted":
-        return 130
-    bad = summary.outcomes["FAILED"] + summary.outcomes["INVALID"]
-    return 1 if bad else 0
+    if summary.state == "finished":
+        bad = summary.outcomes["FAILED"] + summary.outcomes["INVALID"]
+        return EXIT_BAD_ROWS if bad else 0
+    return EXIT_STOPPED if summary.state == "stopped" else EXIT_INTERRUPTED
 
 
 async def _run(config: RunConfig, *, as_json: bool) -> RunSummary:

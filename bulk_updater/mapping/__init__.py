@@ -2,6 +2,7 @@
 
 from bulk_updater.mapping.compile import CompiledMapping, compile_mapping
 from bulk_updater.mapping.mapped import Breach, MappedFrame, MappedOperation
+from bulk_updater.mapping.skeleton import skeleton
 from bulk_updater.mapping.spec import MappingSpec, load_spec, parse_spec
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "compile_mapping",
     "load_spec",
     "parse_spec",
+    "skeleton",
 ]

@@ -1,7 +1,7 @@
 """A frame that was mapped: the requests it makes, not yet made, and what its rows break.
 
-Cells become Python objects only when a request is really asked for, so `plan` over a million
-rows never builds one.
+Cells become Python objects only when requests are really asked for, a block of rows at a time;
+so `plan` over a million rows never builds one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from bulk_updater.mapping.parts import Part
     from bulk_updater.model import Frame
     from bulk_updater.operations import Operation
 
@@ -30,14 +31,15 @@ __all__ = [
     "Breaches",
     "MappedFrame",
     "MappedOperation",
-    "Part",
-    "Texts",
 ]
 
 FILTERED = "filtered"
 NOTHING_TO_SEND = "nothing_to_send"
 
 _SEND, _INVALID, _FILTERED, _EMPTY = range(4)
+
+_BLOCK_ROWS = 256
+"""Rows whose cells become Python objects at once: quick for few columns, small for thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,68 +89,50 @@ class Breaches:
         self.list.append(breach())
 
 
-@dataclass(slots=True)
-class Part:
-    """A part of the request over a frame.
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some rows' Python values, from one position among the kept rows on."""
 
-    Attributes:
-        present: Rows in which it is there.
-        live: Rows in which something made from a column is in it.
-        left_out: Rows in which something in it was left out.
-        size: UTF-8 bytes of its text, where it is there.
-        build: For a row's position: its value.
-    """
-
-    present: npt.NDArray[np.bool_]
-    live: npt.NDArray[np.bool_]
-    left_out: npt.NDArray[np.bool_]
-    size: npt.NDArray[np.int64]
-    build: Callable[[int], Any]
-
-
-class Texts:
-    """An Arrow column whose Python values are made when the first one is asked for."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-        self._values: list[Any] | None = None
-
-    def __getitem__(self, position: int) -> Any:
-        if self._values is None:
-            self._values = self.array.to_pylist()
-        return self._values[position]
+    start: int
+    stop: int
+    instance_ids: list[str]
+    contact_ids: list[str]
+    members: list[tuple[str, list[bool], list[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MappedOperation:
     """One operation's requests for a frame, not yet made.
 
+    Positions count the frame's rows from 0. Everything that is mapped holds only the rows that
+    `where` keeps.
+
     Attributes:
         operation: The operation.
         frame: The frame.
-        kept: Rows that `where` keeps.
-        breaches: What rows break; those of rows that are not kept do not matter.
-        ids_fit: Rows whose ids break nothing, and so may be named.
-        instance_ids: Each row's instance.
-        contact_ids: Each row's contact.
+        kept: Positions of the rows that `where` keeps, ascending.
+        breaches: What the kept rows break.
+        ids_fit: Kept rows whose ids break nothing, and so may be named.
+        instance_ids: The kept rows' instances, from one to before another.
+        contact_ids: The kept rows' contacts, likewise.
         parts: What is written, by member.
     """
 
     operation: Operation
     frame: Frame
-    kept: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.int64]
     breaches: Breaches
     ids_fit: npt.NDArray[np.bool_]
-    instance_ids: Texts
-    contact_ids: Texts
+    instance_ids: Callable[[int, int], list[str]]
+    contact_ids: Callable[[int, int], list[str]]
     parts: dict[str, Part]
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """UTF-8 bytes of each row's payload."""
-        sizes = np.zeros(len(self.kept), dtype=np.int64)
+        """UTF-8 bytes of each row's payload, by position; 0 where `where` leaves the row out."""
+        sizes = np.zeros(len(self.frame.rows), dtype=np.int64)
         for part in self.parts.values():
-            sizes += part.size
+            sizes[self.kept] += part.size
         return sizes
 
     @cached_property
@@ -157,8 +141,21 @@ class MappedOperation:
         for part in self.parts.values():
             state[part.present] = _SEND
         state[self.breaches.of_row >= 0] = _INVALID
-        state[~self.kept] = _FILTERED
-        return state
+        of_all = np.full(len(self.frame.rows), _FILTERED, dtype=np.uint8)
+        of_all[self.kept] = state
+        return of_all
+
+    @cached_property
+    def _states(self) -> list[int]:
+        states: list[int] = self._state.tolist()
+        return states
+
+    @cached_property
+    def _index(self) -> npt.NDArray[np.int64]:
+        """For each position of a kept row: its place among the kept rows."""
+        index = np.zeros(len(self.frame.rows), dtype=np.int64)
+        index[self.kept] = np.arange(len(self.kept))
+        return index
 
     @property
     def to_send(self) -> npt.NDArray[np.bool_]:
@@ -172,47 +169,53 @@ class MappedOperation:
 
     def invalid_rows(self) -> Iterator[tuple[Breach, npt.NDArray[np.int64]]]:
         """Each breach with the row numbers that it makes INVALID, ascending."""
-        invalid = self._state == _INVALID
+        rows = self.frame.rows[self.kept]
         for index, breach in enumerate(self.breaches.list):
-            rows = self.frame.rows[invalid & (self.breaches.of_row == index)]
-            if len(rows):
-                yield breach, rows
+            broken = rows[self.breaches.of_row == index]
+            if len(broken):
+                yield breach, broken
 
     def entry(self, position: int) -> Request | Result:
         """The row at a position: the request to make, or its result if there is none to make."""
-        state = self._state[position]
+        state = self._states[position]
         if state == _SEND:
             return self.request(position)
         row = int(self.frame.rows[position])
-        ids = state != _FILTERED and self.ids_fit[position]
-        outcome, rule, message = Outcome.SKIPPED, NOTHING_TO_SEND, None
-        if state == _FILTERED:
-            rule = FILTERED
-        elif state == _INVALID:
-            error = self.breaches.list[self.breaches.of_row[position]].error(row, position)
-            outcome, rule, message = Outcome.INVALID, error.rule, error.message
+        rule, message, instance_id, contact_id = FILTERED, None, None, None
+        if state != _FILTERED:
+            rule = NOTHING_TO_SEND
+            at = int(self._index[position])
+            if self.ids_fit[at]:
+                block = self._block(at)
+                instance_id = block.instance_ids[at - block.start]
+                contact_id = block.contact_ids[at - block.start]
+            if state == _INVALID:
+                error = self.breaches.list[self.breaches.of_row[at]].error(row, at)
+                rule, message = error.rule, error.message
         return Result(
             row=row,
             source=self.frame.source,
             operation=self.operation.name,
-            outcome=outcome,
-            instance_id=self.instance_ids[position] if ids else None,
-            contact_id=self.contact_ids[position] if ids else None,
+            outcome=Outcome.INVALID if state == _INVALID else Outcome.SKIPPED,
+            instance_id=instance_id,
+            contact_id=contact_id,
             error_code=rule,
             error=message,
         )
 
     def request(self, position: int) -> Request:
         """The request of a row that makes one."""
-        contact_id = self.contact_ids[position]
-        instance_id = self.instance_ids[position]
-        params = {
+        at = int(self._index[position])
+        block = self._block(at)
+        at -= block.start
+        instance_id, contact_id = block.instance_ids[at], block.contact_ids[at]
+        params: dict[str, Any] = {
             self.operation.instance_member: instance_id,
             self.operation.contact_member: contact_id,
         }
-        for name, part in self.parts.items():
-            if part.present[position]:
-                params[name] = part.build(position)
+        for name, present, values in block.members:
+            if present[at]:
+                params[name] = values[at]
         return Request(
             row=int(self.frame.rows[position]),
             source=self.frame.source,
@@ -222,6 +225,29 @@ class MappedOperation:
             params=params,
             payload_bytes=int(self.sizes[position]),
         )
+
+    def _block(self, at: int) -> _Block:
+        """The block that holds a kept row; the last one made is kept."""
+        block = self._blocks[-1]
+        if not block.start <= at < block.stop:
+            start = at - at % _BLOCK_ROWS
+            stop = min(start + _BLOCK_ROWS, len(self.kept))
+            block = _Block(
+                start,
+                stop,
+                self.instance_ids(start, stop),
+                self.contact_ids(start, stop),
+                [
+                    (name, part.present[start:stop].tolist(), part.values(start, stop))
+                    for name, part in self.parts.items()
+                ],
+            )
+            self._blocks[-1] = block
+        return block
+
+    @cached_property
+    def _blocks(self) -> list[_Block]:
+        return [_Block(0, 0, [], [], [])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ nodes, and the nodes become text, lists and dicts that know where they stand.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
@@ -19,12 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Node", "compose", "nearest"]
+__all__ = ["Node", "compose", "nearest", "shortened"]
 
 _MAX_NODES = 100_000
 """More nodes than any mapping has; aliases of aliases can multiply a short file without end."""
 
+_MAX_DEPTH = 64
+"""Deeper than any request is nested."""
+
+_MAX_SHOWN = 60
+"""Characters of a text of the file that an error shows."""
+
+_MAX_LISTED = 20
+"""Names that an error lists."""
+
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BARE_BRACE = re.compile(r"""[:-]\s+\{[^{}"':,]+\}""")
+_TAB = "found character '\\t' that cannot start any token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,7 @@ class Node:
             return "a group of keys"
         if isinstance(self.value, list):
             return "a list"
-        return "text" if self.value else "nothing"
+        return f'the text "{shortened(self.value)}"' if self.value else "nothing"
 
     def plain(self) -> object:
         """The node as plain text, lists and dicts."""
@@ -90,15 +103,40 @@ class Node:
         return node
 
 
+def shortened(text: str) -> str:
+    """A text of the mapping file on one line, as an error shows it."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_SHOWN else line[:_MAX_SHOWN] + "…"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question that names the known name most like this one, or all of them if none is."""
+    """What is allowed instead of a name: the one that is most like it first, then all."""
     names = list(known)
     by_folded = {candidate.casefold(): candidate for candidate in reversed(names)}
     close = get_close_matches(name.casefold(), list(by_folded), n=1, cutoff=0.6)
-    if close:
-        return f'Did you mean "{by_folded[close[0]]}"?'
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")  # noqa: PLR2004
-    return f"Known: {shown}." if names else ""
+    more = f" and {len(names) - _MAX_LISTED:,} more" if len(names) > _MAX_LISTED else ""
+    said = [f'Did you mean "{by_folded[found]}"?' for found in close]
+    if names:
+        said.append(f"Known: {', '.join(names[:_MAX_LISTED])}{more}.")
+    return " ".join(said)
+
+
+class _Loader(yaml.BaseLoader):
+    """PyYAML's loader, which also takes JSON as it is pasted."""
+
+    def scan_to_next_token(self) -> None:
+        # YAML allows tabs between the tokens of a flow; PyYAML refuses them everywhere.
+        super().scan_to_next_token()
+        while self.flow_level and self.peek() == "\t":
+            self.forward()
+            super().scan_to_next_token()
+
+    def save_possible_simple_key(self) -> None:
+        # A brace at the left margin is JSON that was pasted below its key, not a key of many lines.
+        super().save_possible_simple_key()
+        key = self.possible_simple_keys.get(self.flow_level)
+        if key is not None and self.peek() == "{":
+            key.required = False
 
 
 def compose(text: str, path: Path) -> Node:
@@ -113,15 +151,21 @@ def compose(text: str, path: Path) -> Node:
             to itself.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.BaseLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
-        problem = error.problem or error.context or "it cannot be parsed"
-        raise MappingError(f"this is not YAML: {problem}.", path=path, line=line) from None
-    except yaml.YAMLError as error:
-        reason = getattr(error, "reason", "it cannot be parsed")
-        raise MappingError(f"this is not YAML: {reason}.", path=path) from None
+        raise MappingError(_explain(error, text, line), path=path, line=line) from None
+    except yaml.reader.ReaderError as error:
+        raise MappingError(
+            f"this is not YAML: it holds the character U+{error.character:04X}, which is not text.",
+            path=path,
+            line=text.count("\n", 0, error.position) + 1,
+        ) from None
+    except (ValueError, OverflowError):
+        raise MappingError(
+            "this is not YAML: an escape in it, such as \\U0001F600, is no character.", path=path
+        ) from None
     except RecursionError:
         raise MappingError("this is nested too deeply to be a mapping.", path=path) from None
     if root is None:
@@ -133,7 +177,22 @@ def compose(text: str, path: Path) -> Node:
     return _Composer(path).convert(root)
 
 
+def _explain(error: yaml.MarkedYAMLError, text: str, line: int | None) -> str:
+    problem = error.problem or error.context or "it cannot be parsed"
+    if problem == _TAB:
+        problem = "a tab stands here, and YAML is indented with spaces"
+    lines = text.splitlines()
+    if line is not None and line <= len(lines) and _BARE_BRACE.search(lines[line - 1]):
+        return (
+            f"this is not YAML: {problem}. Text that begins with a brace needs quotes, as in "
+            '"{First Name} {Last Name}".'
+        )
+    return f"this is not YAML: {problem}."
+
+
 class _Composer:
+    """Turns PyYAML's nodes into ours, and refuses what a mapping must not hold."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._n_nodes = 0
@@ -143,43 +202,59 @@ class _Composer:
         line = node.start_mark.line + 1
         self._n_nodes += 1
         if self._n_nodes > _MAX_NODES:
-            raise MappingError(
+            self._refuse(
                 f"more than {_MAX_NODES:,} values once its aliases are followed; a mapping has "
                 "at most a few hundred.",
-                path=self._path,
-                line=line,
+                line,
             )
         if node.tag not in _PLAIN_TAGS:
-            raise MappingError(
-                f'the tag "{node.tag}" is not allowed: every value here is text. Quote it instead.',
-                path=self._path,
-                line=line,
+            self._refuse(
+                f'the tag "{shortened(node.tag)}" is not allowed: every value here is text. '
+                "Quote it instead.",
+                line,
             )
         if id(node) in self._above:
-            raise MappingError("this alias refers to itself.", path=self._path, line=line)
+            self._refuse("this alias refers to itself.", line)
+        if len(self._above) >= _MAX_DEPTH:
+            self._refuse(
+                f"this is nested too deeply to be a mapping: more than {_MAX_DEPTH} levels.", line
+            )
         self._above.add(id(node))
         try:
-            return self._convert_value(node, line)
+            return Node(*self._contents(node, line))
         finally:
             self._above.discard(id(node))
 
-    def _convert_value(self, node: yaml.Node, line: int) -> Node:
+    def _contents(
+        self, node: yaml.Node, line: int
+    ) -> tuple[str | list[Node] | dict[str, Node], Path, int, dict[str, int]]:
         if isinstance(node, yaml.SequenceNode):
-            return Node([self.convert(item) for item in node.value], self._path, line, {})
-        if isinstance(node, yaml.MappingNode):
-            values: dict[str, Node] = {}
-            key_lines: dict[str, int] = {}
-            for key_node, value_node in node.value:
-                key_line = key_node.start_mark.line + 1
-                key = self.convert(key_node).text("A key")
-                if key in values:
-                    raise MappingError(
-                        f'the key "{key}" stands here a second time; the first is on line '
-                        f"{key_lines[key]}. Keep one of them.",
-                        path=self._path,
-                        line=key_line,
-                    )
-                key_lines[key] = key_line
-                values[key] = self.convert(value_node)
-            return Node(values, self._path, line, key_lines)
-        return Node(str(node.value), self._path, line, {})
+            return [self.convert(item) for item in node.value], self._path, line, {}
+        if not isinstance(node, yaml.MappingNode):
+            return self._joined(str(node.value), line), self._path, line, {}
+        values: dict[str, Node] = {}
+        key_lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            key_line = key_node.start_mark.line + 1
+            key = self.convert(key_node).text("A key")
+            if key in values:
+                self._refuse(
+                    f'the key "{shortened(key)}" stands here a second time; the first is on line '
+                    f"{key_lines[key]}. Keep one of them.",
+                    key_line,
+                )
+            key_lines[key] = key_line
+            values[key] = self.convert(value_node)
+        return values, self._path, line, key_lines
+
+    def _joined(self, text: str, line: int) -> str:
+        """Text with the surrogate pairs joined that JSON escapes the rarer characters with."""
+        if not _SURROGATE.search(text):
+            return text
+        try:
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            self._refuse("an escape here is half a surrogate pair, which is no character.", line)
+
+    def _refuse(self, message: str, line: int) -> NoReturn:
+        raise MappingError(message, path=self._path, line=line)

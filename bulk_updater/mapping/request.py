@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bulk_updater.mapping.nodes import Node, nearest
+from bulk_updater.mapping.nodes import Node, nearest, shortened
+from bulk_updater.mapping.star import legal_key
 from bulk_updater.mapping.templates import Template, TemplateSyntaxError, parse_template
 from bulk_updater.mapping.values import StarModel, ValueSpec, validate
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INTEGER",
-    "INTEGER_RANGE",
     "LeafSpec",
     "ListSpec",
     "MapSpec",
@@ -32,12 +32,13 @@ __all__ = [
     "StarSpec",
     "StructureSpec",
     "id_of_arn",
+    "integer_range",
     "iter_leaves",
+    "to_integer",
 ]
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
-INTEGER_RANGE = (-(2**31), 2**31 - 1)
-"""The model's `integer` is a signed 32-bit number: the Smithy specification, simple types."""
+"""A whole number as it may stand in a cell; what is sent is the number, without `+` or zeros."""
 
 _INSTANCE_ARN = re.compile(r"arn:[^:]+:connect:[^:]*:[^:]*:instance/([^/]+)(/.*)?")
 
@@ -46,6 +47,21 @@ def id_of_arn(text: str) -> str:
     """The instance id of an instance's ARN; any other text as it stands."""
     match = _INSTANCE_ARN.fullmatch(text)
     return match.group(1) if match else text
+
+
+def integer_range(shape: Shape) -> tuple[int, int]:
+    """The lowest and the highest number of a shape."""
+    # The model's `integer` is a signed 32-bit number: the Smithy specification, simple types.
+    low, high = -(2**31), 2**31 - 1
+    return max(low, shape.minimum or low), min(high, shape.maximum or high)
+
+
+def to_integer(text: str, low: int, high: int) -> int | None:
+    """A text that is a whole number as that number; None if it is out of a range."""
+    # Python refuses to read numbers of thousands of digits; these are more than any range has.
+    digits = text.lstrip("+-").lstrip("0")[:20]
+    number = int(digits or "0") * (-1 if text.startswith("-") else 1)
+    return number if low <= number <= high else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +155,17 @@ class RequestParser:
             MappingError: If it is not a request of that operation.
         """
         members = self._members(operation.shape, node, operation.name, operation)
+        if not any(_writes(members[name]) for name in members if name not in operation.id_members):
+            self.warnings.append(
+                f"{node.path}, line {node.line}: {operation.name} names nothing to write, so every "
+                f"row will be skipped. It can write {', '.join(operation.written_members)}."
+            )
         return RequestSpec(operation, node, members)
 
     def _members(
         self, shape: Shape, node: Node, path: str, operation: Operation | None = None
     ) -> dict[str, Spec]:
-        found = node.items(path)
+        found = node.items(path) if operation else _items_or_none(node, path)
         owner = operation.api_name if operation else path
         for name in found:
             if name not in shape.members:
@@ -186,14 +207,19 @@ class RequestParser:
         if shape.kind == "map":
             return self._map(shape, node, path, key_pattern, stars=stars)
         if shape.kind == "list":
-            if not isinstance(node.value, list):
+            items = node.value or []
+            if not isinstance(items, list):
                 node.refuse(f"{path} is a list, and {node.kind} stands here.")
+            if shape.maximum is not None and len(items) > shape.maximum:
+                node.refuse(
+                    f"{path} has {len(items):,} values; at most {shape.maximum:,} are allowed."
+                )
             return ListSpec(
                 path,
                 shape,
                 tuple(
                     self._spec(shape.value, item, f"{path}[{index}]")
-                    for index, item in enumerate(node.value)
+                    for index, item in enumerate(items)
                 ),
             )
         return self._leaf(shape, node, path, is_id=is_id)
@@ -203,29 +229,41 @@ class RequestParser:
     ) -> MapSpec:
         entries: dict[str, Spec] = {}
         star = None
-        for key, value in node.items(path).items():
+        for key, value in _items_or_none(node, path).items():
             if key == "*" and stars:
-                model = validate(StarModel, value, '"*"')
-                star = StarSpec(value, model.prefix, model.except_)
+                star = self._star(value, key_pattern)
                 continue
             self._check_key(shape.key, key, node, path, key_pattern)
             entries[key] = self._spec(shape.value, value, f"{path}.{key}")
         return MapSpec(path, shape, entries, star)
 
     @staticmethod
+    def _star(node: Node, key_pattern: str | None) -> StarSpec:
+        model = validate(StarModel, node, '"*"')
+        if model.prefix and not re.fullmatch(key_pattern or "", model.prefix):
+            node.at(["prefix"]).refuse(
+                f'the prefix "{shortened(model.prefix)}" is not legal in an attribute key, which '
+                "holds only the letters A to Z and a to z, digits, - and _."
+            )
+        return StarSpec(node, model.prefix, model.except_)
+
+    @staticmethod
     def _check_key(shape: Shape, key: str, node: Node, path: str, pattern: str | None) -> None:
         if not key:
             node.refuse(f"{path} has an empty key; name it.", key=key)
         if pattern is not None and not re.fullmatch(pattern, key):
+            colon = ", after a prefix and a colon if it is the system's" if ":" in pattern else ""
+            legal = legal_key(key)
             node.refuse(
-                f'"{key}" is not a legal key of {path}: keys hold only the letters A to Z and '
-                "a to z, digits, - and _, and are written out, not made from columns.",
+                f'"{shortened(key)}" is not a legal key of {path}: keys hold only the letters '
+                f"A to Z and a to z, digits, - and _{colon}, and are written out, not made from "
+                "columns." + (f' Did you mean "{shortened(legal)}"?' if legal else ""),
                 key=key,
             )
         if "{" in key or "}" in key:
             node.refuse(
-                f'"{key}" is not a legal key of {path}: keys are written out, not made from '
-                "columns.",
+                f'"{shortened(key)}" is not a legal key of {path}: keys are written out, not made '
+                "from columns.",
                 key=key,
             )
         if shape.maximum is not None and len(key) > shape.maximum:
@@ -249,9 +287,20 @@ class RequestParser:
             )
         except TemplateSyntaxError as error:
             node.refuse(f"{path}: {error}")
-        leaf = LeafSpec(path, shape, node, template, value)
-        self._check_constant(leaf, is_id=is_id)
-        return leaf
+        self._check_erase(shape, node, path, value)
+        if template.constant is not None and value.is_plain:
+            self._check_constant(shape, node, path, template.constant, is_id=is_id)
+        if value.default is not None and value.truncate_bytes is None:
+            self._check_constant(shape, node.at(["default"]), path, value.default, is_id=is_id)
+        return LeafSpec(path, shape, node, template, value)
+
+    @staticmethod
+    def _check_erase(shape: Shape, node: Node, path: str, value: ValueSpec) -> None:
+        if value.empty == "erase" and (shape.kind != "string" or shape.minimum or shape.enum):
+            node.at(["empty"]).refuse(
+                f'{path} cannot be erased: that sends "", which it may not be. Allowed here: skip, '
+                "reject."
+            )
 
     @staticmethod
     def _value(node: Node, path: str) -> ValueSpec:
@@ -260,42 +309,52 @@ class RequestParser:
         found = node.items(path)
         if len(found) == 1:
             (key,) = found
-            if key not in ValueSpec.model_fields and found[key].value == "":
+            if key not in ("column", "template") and found[key].value == "":
+                name = shortened(key)
                 node.refuse(
-                    f"{path}: YAML reads {{{key}}} without quotes as a group of keys. Write "
-                    f'"{{{key}}}" for the column.'
+                    f"{path}: YAML reads {{{name}}} without quotes as a group of keys. Write "
+                    f'"{{{name}}}" for the column.'
                 )
         return validate(ValueSpec, node, path)
 
-    def _check_constant(self, leaf: LeafSpec, *, is_id: bool) -> None:
+    def _check_constant(
+        self, shape: Shape, node: Node, path: str, text: str, *, is_id: bool
+    ) -> None:
         """What the service would refuse in every row is refused here, once."""
-        text = leaf.template.constant
-        if text is None or leaf.value != ValueSpec(template=leaf.value.template):
-            return
-        shape, node, path = leaf.shape, leaf.node, leaf.path
-        text = id_of_arn(text) if is_id else text
         if not text:
             if is_id:
                 node.refuse(f"{path} is empty; write the id, or a column in braces.")
             return
         if shape.kind == "integer":
-            low, high = INTEGER_RANGE
-            if not INTEGER.fullmatch(text) or not low <= int(text) <= high:
-                node.refuse(f'{path} is a whole number, and "{text}" is none.')
+            low, high = integer_range(shape)
+            if not INTEGER.fullmatch(text) or to_integer(text, low, high) is None:
+                node.refuse(
+                    f"{path} is a whole number between {low:,} and {high:,}, and "
+                    f'"{shortened(text)}" is none.'
+                )
             return
-        if shape.maximum is not None and len(text) > shape.maximum:
-            node.refuse(
-                f"{path} has {len(text):,} characters; at most {shape.maximum:,} are allowed."
-            )
-        if shape.minimum is not None and len(text) < shape.minimum:
-            node.refuse(
-                f"{path} has {len(text):,} characters; at least {shape.minimum:,} are needed."
-            )
+        length = len(id_of_arn(text) if is_id else text)
+        if shape.maximum is not None and length > shape.maximum:
+            node.refuse(f"{path} has {length:,} characters; at most {shape.maximum:,} are allowed.")
+        if shape.minimum is not None and length < shape.minimum:
+            node.refuse(f"{path} has {length:,} characters; at least {shape.minimum:,} are needed.")
+        pattern = shape.expression
+        if pattern is not None and not pattern.match(text):
+            node.refuse(f'{path} must match {pattern.pattern}, and "{shortened(text)}" does not.')
         if shape.enum and text not in shape.enum:
             self.warnings.append(
-                f'{node.path}, line {node.line}: {path} is "{text}", which this version of '
-                f"botocore does not know ({', '.join(shape.enum)}). It is sent as it stands."
+                f'{node.path}, line {node.line}: {path} is "{shortened(text)}", which this version '
+                f"of botocore does not know. {nearest(text, shape.enum)} It is sent as it stands."
             )
+
+
+def _items_or_none(node: Node, path: str) -> dict[str, Node]:
+    """The keys and values of a part of a request; none where nothing stands behind its name."""
+    return {} if node.value == "" else node.items(path)
+
+
+def _writes(spec: Spec) -> bool:
+    return (isinstance(spec, MapSpec) and spec.star is not None) or any(iter_leaves(spec))
 
 
 def iter_leaves(spec: Spec) -> Iterable[LeafSpec]:

@@ -5,6 +5,7 @@ Every refusal is a `MappingError` with the line, what was found there and what i
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def load_spec(path: Path) -> MappingSpec:
     """Read a mapping file.
 
     Args:
-        path: The file: YAML or JSON, in UTF-8.
+        path: The file: YAML or JSON, in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
         MappingError: If it cannot be read or is not a mapping.
@@ -73,12 +74,19 @@ def load_spec(path: Path) -> MappingSpec:
             "bulk-updater run MAPPING SOURCE.",
             path=path,
         )
+    return parse_spec(_decode(raw, path), path, hashlib.sha256(raw).hexdigest())
+
+
+def _decode(raw: bytes, path: Path) -> str:
+    # PowerShell writes UTF-16 with a mark where it redirects what a command prints.
+    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise MappingError("this is not UTF-8 text.", path=path, line=line) from None
-    return parse_spec(text, path, hashlib.sha256(raw).hexdigest())
+        raise MappingError(
+            "this is not UTF-8 text. Save the mapping as UTF-8.", path=path, line=line
+        ) from None
 
 
 def parse_spec(text: str, path: Path, digest: str = "") -> MappingSpec:

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from bulk_updater.model import FAILED_COLUMNS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,6 +30,8 @@ def legal_key(column: str) -> str:
 def star_keys(star: StarSpec, header: Sequence[str], named: set[str]) -> dict[str, str]:
     """The attribute keys that `"*"` makes of a header.
 
+    What a run adds to `failed.csv` is no data, and is left out when that file is run.
+
     Args:
         star: What the mapping says of it.
         header: The source's columns.
@@ -37,11 +41,12 @@ def star_keys(star: StarSpec, header: Sequence[str], named: set[str]) -> dict[st
         Column by key, in the header's order.
 
     Raises:
-        MappingError: If a column makes no key, a key is not legal, or two are equal.
+        MappingError: If a column makes no key, or two keys are equal.
     """
+    left_out = {*star.except_, *FAILED_COLUMNS}
     taken: dict[str, str] = {}
     for column in header:
-        if column in star.except_:
+        if column in left_out:
             continue
         legal = legal_key(column)
         key = star.prefix + legal
@@ -49,11 +54,6 @@ def star_keys(star: StarSpec, header: Sequence[str], named: set[str]) -> dict[st
             star.node.refuse(
                 f'"*" cannot make an attribute key of the column "{column}": no letter or digit '
                 'is left of it. Add it to "except" and name its attribute yourself.'
-            )
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
-            star.node.at(["prefix"]).refuse(
-                f'the prefix "{star.prefix}" is not legal in an attribute key, which holds only '
-                "the letters A to Z and a to z, digits, - and _."
             )
         if key in taken:
             star.node.refuse(

@@ -6,6 +6,7 @@ cannot do for a row it says in a mask; the row is then INVALID and its text does
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,22 +24,34 @@ if TYPE_CHECKING:
     from bulk_updater.mapping.templates import Template
 
 __all__ = [
+    "EPOCH",
     "fill_template",
     "is_empty",
     "is_one_of",
+    "is_readable",
+    "is_writable",
+    "lower",
     "make_date_reader",
     "map_each",
     "matches",
     "n_bytes",
     "n_characters",
     "replace_known",
+    "stand_in",
     "truncate",
     "truncate_bytes",
+    "upper",
+    "write_date",
 ]
 
-Mask = "npt.NDArray[np.bool_]"
+EPOCH = "%s"
+"""Seconds since the epoch, in a date's format."""
 
-_EPOCH = "%s"
+_SECONDS = re.compile(r"[+-]?[0-9]{1,12}")
+_DIRECTIVE = re.compile(r"%.", re.DOTALL)
+_DAY = re.compile(r"%[de]")
+_YEAR = re.compile(r"%[YyGcxs]")
+_SAMPLE = datetime(2024, 2, 29, 13, 5, 7, tzinfo=UTC)
 _ZERO_WIDTH_JOINER = "\u200d"
 
 
@@ -48,7 +61,7 @@ def to_numpy(array: Any) -> npt.NDArray[Any]:
 
 
 def fill_template(template: Template, columns: Mapping[str, Any], n_rows: int) -> Any:
-    """The template's text for each row."""
+    """The template's text for each row; empty where all of its columns are."""
     if len(template.parts) == 1 and template.parts[0][1]:
         return columns[template.parts[0][0]]
     constant = template.constant
@@ -58,12 +71,24 @@ def fill_template(template: Template, columns: Mapping[str, Any], n_rows: int) -
         columns[text] if is_column else pa.scalar(text, pa.string())
         for text, is_column in template.parts
     ]
-    return pc.binary_join_element_wise(*parts, pa.scalar("", pa.string()))
+    texts = pc.binary_join_element_wise(*parts, pa.scalar("", pa.string()))
+    none = np.logical_and.reduce([is_empty(columns[name]) for name in template.columns])
+    return stand_in("", none, texts)
+
+
+def n_bytes(texts: Any) -> npt.NDArray[np.int32]:
+    """UTF-8 bytes of each text."""
+    return to_numpy(pc.binary_length(texts))
+
+
+def n_characters(texts: Any) -> npt.NDArray[np.int32]:
+    """Code points of each text."""
+    return to_numpy(pc.utf8_length(texts))
 
 
 def is_empty(texts: Any) -> npt.NDArray[np.bool_]:
     """Which texts are empty."""
-    return to_numpy(pc.equal(pc.binary_length(texts), 0))
+    return np.asarray(n_bytes(texts) == 0)
 
 
 def is_one_of(texts: Any, known: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -71,14 +96,9 @@ def is_one_of(texts: Any, known: Sequence[str]) -> npt.NDArray[np.bool_]:
     return to_numpy(pc.is_in(texts, value_set=pa.array(known, pa.string())))
 
 
-def n_bytes(texts: Any) -> npt.NDArray[np.int64]:
-    """UTF-8 bytes of each text; 0 for null."""
-    return to_numpy(pc.fill_null(pc.binary_length(texts), 0)).astype(np.int64)
-
-
-def n_characters(texts: Any) -> npt.NDArray[np.int64]:
-    """Code points of each text; 0 for null."""
-    return to_numpy(pc.fill_null(pc.utf8_length(texts), 0)).astype(np.int64)
+def stand_in(text: str, mask: npt.NDArray[np.bool_], texts: Any) -> Any:
+    """The texts, with one text in place of those in a mask."""
+    return pc.if_else(pa.array(mask), text, texts) if mask.any() else texts
 
 
 def matches(texts: Any, found: Callable[[str], object]) -> npt.NDArray[np.bool_]:
@@ -89,11 +109,10 @@ def matches(texts: Any, found: Callable[[str], object]) -> npt.NDArray[np.bool_]
 
 
 def replace_known(texts: Any, known: Mapping[str, str]) -> tuple[Any, npt.NDArray[np.bool_]]:
-    """Known texts replaced, and which were not known (those stay as they are)."""
+    """Known texts replaced, and which were not known (those become empty)."""
     positions = pc.index_in(texts, value_set=pa.array(list(known), pa.string()))
-    unknown = pc.is_null(positions)
     replaced = pa.array(list(known.values()), pa.string()).take(positions)
-    return pc.coalesce(replaced, texts), to_numpy(unknown)
+    return pc.fill_null(replaced, ""), to_numpy(pc.is_null(positions))
 
 
 def map_each(texts: Any, convert: Callable[[str], str | None]) -> tuple[Any, npt.NDArray[np.bool_]]:
@@ -107,12 +126,28 @@ def map_each(texts: Any, convert: Callable[[str], str | None]) -> tuple[Any, npt
     return pc.fill_null(taken, ""), to_numpy(pc.is_null(taken))
 
 
+def lower(texts: Any) -> Any:
+    """Texts in lower case, as Python's `str.lower` makes it."""
+    return pc.ascii_lower(texts) if _are_ascii(texts) else map_each(texts, str.lower)[0]
+
+
+def upper(texts: Any) -> Any:
+    """Texts in upper case, as Python's `str.upper` makes it: `Straße` as `STRASSE`."""
+    return pc.ascii_upper(texts) if _are_ascii(texts) else map_each(texts, str.upper)[0]
+
+
+def _are_ascii(texts: Any) -> bool:
+    # Arrow's own Unicode tables differ from Python's: there, `ß` stays one letter.
+    return pc.all(pc.string_is_ascii(texts)).as_py() is not False
+
+
 def make_date_reader(read_format: str, write_format: str) -> Callable[[str], str | None]:
     """A function that reads a date in one format and writes it in another; None if it cannot.
 
-    Both formats are Python's. `%s`, which Python leaves to the platform, is seconds since the
-    epoch: alone when reading, anywhere when writing; a time without a zone counts as UTC.
-    Empty text stays empty.
+    Both formats are Python's, and reading is as lenient as Python's `strptime`: `1/2/2024` is a
+    date of the form `%d/%m/%Y`. `%s`, which Python leaves to the platform, is seconds since the
+    epoch: alone when reading, anywhere when writing; a time without a zone counts as UTC. Empty
+    text stays empty.
     """
 
     # A column of dates has few distinct values over a whole file, so frames share them.
@@ -121,54 +156,101 @@ def make_date_reader(read_format: str, write_format: str) -> Callable[[str], str
         if not text:
             return ""
         try:
-            if read_format == _EPOCH:
+            if read_format != EPOCH:
+                moment = _read_date(text, read_format)
+            elif _SECONDS.fullmatch(text):
                 moment = datetime.fromtimestamp(int(text), UTC)
             else:
-                moment = datetime.strptime(text, read_format)  # noqa: DTZ007 - a zone is the format's business
-            return _write_date(moment, write_format)
+                return None
+            return write_date(moment, write_format)
         except (ValueError, OverflowError, OSError):
             return None
 
     return convert
 
 
-def _write_date(moment: datetime, write_format: str) -> str:
-    if _EPOCH in write_format:
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        write_format = write_format.replace(_EPOCH, str(int(aware.timestamp())))
-    return moment.strftime(write_format)
+def _read_date(text: str, read_format: str) -> datetime:
+    # Python warns of a day without a year, and without one knows no 29 February.
+    if _DAY.search(read_format) and not _YEAR.search(read_format):
+        text, read_format = f"2000 {text}", f"%Y {read_format}"
+    return datetime.strptime(text, read_format)  # noqa: DTZ007 - a zone is the format's business
+
+
+def is_readable(read_format: str) -> bool:
+    """Whether Python can read dates of a form: every directive known, and none twice."""
+    try:
+        return read_format == EPOCH or bool(_read_date(_SAMPLE.strftime(read_format), read_format))
+    except (ValueError, re.error):
+        return False
+
+
+def is_writable(write_format: str) -> bool:
+    """Whether Python can write dates in a form, and something comes of it."""
+    try:
+        return bool(write_date(_SAMPLE, write_format))
+    except ValueError:
+        return False
+
+
+def write_date(moment: datetime, write_format: str) -> str:
+    """A moment as text; `%s` is seconds since the epoch, and `%Y` always has four digits.
+
+    Raises:
+        ValueError: If Python cannot write it so.
+    """
+
+    def directive(found: re.Match[str]) -> str:
+        if found.group() == EPOCH:
+            aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return str(int(aware.timestamp()))
+        # glibc writes the year 999 as three digits, other systems as four.
+        return f"{moment.year:04d}" if found.group() == "%Y" else found.group()
+
+    return moment.strftime(_DIRECTIVE.sub(directive, write_format))
 
 
 def truncate_bytes(texts: Any, max_bytes: int) -> Any:
     """Texts cut to at most `max_bytes` UTF-8 bytes, never in the middle of a character."""
-    too_long = to_numpy(pc.greater(pc.binary_length(texts), max_bytes))
+    too_long = n_bytes(texts) > max_bytes
     if not too_long.any():
         return texts
-    cut = [truncate(text, max_bytes) for text in texts.filter(pa.array(too_long)).to_pylist()]
-    return pc.replace_with_mask(texts, pa.array(too_long), pa.array(cut, pa.string()))
+    mask = pa.array(too_long)
+    cut = [truncate(text, max_bytes) for text in texts.filter(mask).to_pylist()]
+    return pc.replace_with_mask(texts, mask, pa.array(cut, pa.string()))
 
 
 def truncate(text: str, max_bytes: int) -> str:
     """Text cut to at most `max_bytes` UTF-8 bytes, between characters as people see them.
 
-    A code point is never cut, and an accent, an emoji's skin tone or a joined emoji is not parted
-    from what it belongs to; where that leaves nothing, code points are what is kept.
+    A code point is never cut, and an accent, a vowel sign, an emoji's skin tone, a joined emoji
+    or half a flag is not parted from what it belongs to; where that leaves nothing, as many code
+    points as fit are kept, which may be none.
     """
     raw = text.encode("utf-8")
     if len(raw) <= max_bytes:
         return text
     kept = len(raw[:max_bytes].decode("utf-8", "ignore"))
     whole = kept
-    while whole and (_extends(text[whole]) or text[whole - 1] == _ZERO_WIDTH_JOINER):
+    while whole and _belongs_to_what_precedes(text, whole):
         whole -= 1
     return text[: whole or kept]
 
 
-def _extends(character: str) -> bool:
-    """Whether a code point belongs to the one before it."""
+def _belongs_to_what_precedes(text: str, at: int) -> bool:
+    """Whether a code point and the one before it are one character, as people see them."""
+    character = text[at]
+    if _is_regional(character):
+        start = at
+        while start and _is_regional(text[start - 1]):
+            start -= 1
+        return (at - start) % 2 == 1  # a flag is two of them
     return (
-        unicodedata.combining(character) != 0
-        or unicodedata.category(character) in ("Mn", "Me")
-        or character == _ZERO_WIDTH_JOINER
+        unicodedata.category(character).startswith("M")
+        or _ZERO_WIDTH_JOINER in (character, text[at - 1])
         or "\U0001f3fb" <= character <= "\U0001f3ff"
+        or "\U000e0020" <= character <= "\U000e007f"
     )
+
+
+def _is_regional(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"

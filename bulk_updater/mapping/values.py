@@ -6,20 +6,44 @@ pydantic checks them; `validate` turns its first complaint into a `MappingError`
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
+import warnings
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bulk_updater.config import SourceFormat
+from bulk_updater.mapping import transforms
 from bulk_updater.mapping.nodes import Node, nearest
-from bulk_updater.mapping.templates import TemplateSyntaxError, parse_template
+from bulk_updater.mapping.templates import parse_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic_core import ErrorDetails
+
 __all__ = ["Condition", "SourceSpec", "StarModel", "ValueSpec", "validate"]
 
 _M = TypeVar("_M", bound=BaseModel)
+
+_MUST_BE = {
+    "bool_parsing": "true or false",
+    "dict_type": "keys with values",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number, and a smaller one",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "keys with values",
+    "string_type": "text",
+    "too_short": "a list of one at least",
+    "tuple_type": "a list",
+}
+"""pydantic's complaints about a type, in the words of a mapping file."""
+
+_ENCODINGS = ("utf-8", "utf-16", "cp1252", "latin-1", "cp1250", "gb18030", "shift_jis", "cp437")
+"""Encodings that exports come in; Python knows a hundred more."""
+
+_DIRECTIVE = re.compile(r"%[-_0^#:]*(.?)", re.DOTALL)
+_WRITABLE = frozenset("aAbBcCdDeFgGhHIjklmMnprRsStTuUVwWxXyYzZ%f")
 
 
 class _Model(BaseModel):
@@ -50,8 +74,9 @@ class Condition(_Model):
     def _is_regular_expression(cls, matches: str | None) -> str | None:
         if matches is not None:
             try:
-                re.compile(matches)
-            except re.error as error:
+                with warnings.catch_warnings(action="ignore"):
+                    re.compile(matches)
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"this is not a regular expression: {error}") from None
         return matches
 
@@ -75,6 +100,17 @@ class SourceSpec(_Model):
     encoding: str = "utf-8"
     delimiter: str = ","
     where: tuple[Condition, ...] = ()
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "a".encode(encoding)
+        except (LookupError, ValueError):
+            raise ValueError(
+                f'Python knows no text encoding "{encoding}". {nearest(encoding, _ENCODINGS)}'
+            ) from None
+        return encoding
 
     @field_validator("delimiter")
     @classmethod
@@ -103,7 +139,8 @@ class ValueSpec(_Model):
         format: The format that it is written with (Python's strftime; `%s` as above).
         lower: Make it lower case.
         upper: Make it upper case.
-        default: Text for an empty cell, and for one that `map` does not know.
+        default: Text for what is empty by then, such as an empty cell, and for what `map` does
+            not know.
         truncate_bytes: UTF-8 bytes to keep at the most, from 1; whole characters only.
         empty: What an empty value means: leave the member out, send `""`, or refuse the row.
     """
@@ -117,7 +154,7 @@ class ValueSpec(_Model):
     lower: bool = False
     upper: bool = False
     default: str | None = None
-    truncate_bytes: Annotated[int | None, Field(ge=1)] = None
+    truncate_bytes: Annotated[int | None, Field(ge=1, le=2**31 - 1)] = None
     empty: Literal["skip", "erase", "reject"] = "skip"
 
     @field_validator("default")
@@ -132,6 +169,28 @@ class ValueSpec(_Model):
             )
         return constant
 
+    @field_validator("date")
+    @classmethod
+    def _is_readable(cls, date: str | None) -> str | None:
+        if date is not None and not transforms.is_readable(date):
+            raise ValueError(
+                f'Python cannot read a date of the form "{date}"; write each directive once, such '
+                'as "%d/%m/%Y", or "%s" alone for seconds since the epoch'
+            )
+        return date
+
+    @field_validator("format")
+    @classmethod
+    def _is_writable(cls, written: str | None) -> str | None:
+        if written is not None:
+            unknown = [d.group() for d in _DIRECTIVE.finditer(written) if d[1] not in _WRITABLE]
+            if unknown or not transforms.is_writable(written):
+                raise ValueError(
+                    f'Python cannot write a date of the form "{written}"; directives are such as '
+                    '%Y, %m, %d, %H, %M and %S, and "%%" is a percent sign'
+                )
+        return written
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.column is None) == (self.template is None):
@@ -144,6 +203,11 @@ class ValueSpec(_Model):
             raise ValueError("lower and upper exclude each other")
         return self
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a cell or a template is sent as it stands."""
+        return self.model_fields_set <= {"column", "template"}
+
 
 class StarModel(_Model):
     """`"*"`: a prefix for every key, and the columns to leave out."""
@@ -154,27 +218,37 @@ class StarModel(_Model):
 
 def validate(model: type[_M], node: Node, what: str) -> _M:
     """A pydantic model of a node; its first error becomes a MappingError at its line."""
-    node.items(f'"{what}"')
+    node.items(what)
     try:
         return model.model_validate(node.plain())
-    except TemplateSyntaxError as error:
-        node.refuse(f"{what}: {error}")
     except ValidationError as invalid:
-        first = invalid.errors(include_input=False, include_url=False)[0]
-        location = first["loc"]
-        where = ".".join(str(step) for step in (what, *location))
-        if first["type"] == "extra_forbidden":
-            holder = node.at(location[:-1])
-            key = str(location[-1])
-            keys = _keys_of(model, location[:-1])
-            holder.refuse(f'"{key}" is not a key of {what}. {nearest(key, keys)}', key=key)
-        if first["type"] == "missing":
-            node.at(location).refuse(f'{what} lacks the key "{location[-1]}".')
-        message = first["msg"].removeprefix("Value error, ")
-        node.at(location).refuse(f"{where}: {message[:1].lower()}{message[1:].rstrip('.')}.")
+        _refuse(model, node, what, invalid.errors(include_url=False)[0])
 
 
-def _keys_of(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
-    """The keys that a model allows at a place inside it."""
-    inner = Condition if "where" in location else model
-    return [field.alias or name for name, field in inner.model_fields.items()]
+def _refuse(model: type[BaseModel], node: Node, what: str, error: ErrorDetails) -> NoReturn:
+    *holder, last = error["loc"] or ("",)
+    found = node.at(error["loc"])
+    if error["type"] == "extra_forbidden":
+        keys = [
+            field.alias or name
+            for name, field in (Condition if holder else model).model_fields.items()
+        ]
+        node.at(holder).refuse(
+            f'"{last}" is not a key of {_named(what, holder)}. {nearest(str(last), keys)}',
+            key=str(last),
+        )
+    if error["type"] == "missing":
+        found.refuse(f'{_named(what, holder)} lacks the key "{last}".')
+    where = _named(what, error["loc"])
+    if error["type"] in _MUST_BE:
+        found.refuse(f"{where} must be {_MUST_BE[error['type']]}, and {found.kind} stands here.")
+    if error["type"] == "value_error":
+        complaint = str(error["ctx"]["error"]).rstrip(".")
+        found.refuse(f"{where}: {complaint}.")
+    message = error["msg"].removeprefix("Input should ")
+    found.refuse(f"{where} should {message}, and {found.kind} stands here.")
+
+
+def _named(what: str, location: Iterable[int | str]) -> str:
+    """A place in the mapping file as `source.where[0].column`."""
+    return what + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)

@@ -216,15 +216,16 @@ async def _append_unsent(ledger: Ledger, progress: Progress, results: list[Resul
 async def _one_ahead(frames: Iterator[MappedFrame]) -> AsyncGenerator[MappedFrame]:
     """The frames, each read and mapped in a thread while the one before it is sent."""
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as executor:
-        coming = loop.run_in_executor(executor, next, frames, None)
-        try:
-            while (frame := await coming) is not None:
-                coming = loop.run_in_executor(executor, next, frames, None)
-                yield frame
-        finally:
-            # What the thread may still find is of no interest any more.
-            coming.add_done_callback(lambda future: future.cancelled() or future.exception())
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+    coming = loop.run_in_executor(executor, next, frames, None)
+    try:
+        while (frame := await coming) is not None:
+            coming = loop.run_in_executor(executor, next, frames, None)
+            yield frame
+    finally:
+        # Nobody waits for what the thread is still reading, or cares what it finds.
+        coming.add_done_callback(lambda future: future.cancelled() or future.exception())
+        executor.shutdown(wait=False)
 
 
 @asynccontextmanager
