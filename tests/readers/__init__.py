@@ -1,0 +1,1 @@
+"""Sources of every kind, whole, odd and broken."""
