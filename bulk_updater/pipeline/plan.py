@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulk_updater.pipeline.job import Job, open_job
+from bulk_updater.pipeline.job import OpenedJob, open_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ class Plan:
 
     Attributes:
         n_rows: Rows in all sources, or the limit.
-        sources: Each source with its rows.
+        sources: Each source with its rows that were taken.
         operations: Each operation of the mapping.
         ceiling_per_s: Requests that would be started per second, for each operation.
         takes_s: Seconds that the run would take; the operations go side by side.
@@ -102,15 +102,17 @@ def plan(config: RunConfig) -> Plan:
         UsageError: If the mapping or a source is not usable.
     """
     job = open_job(config)
+    n_rows = dict.fromkeys((source.name for source, _ in job.sources), 0)
     counters = [_Counter(operation.name) for operation in job.operations]
     for frame in _one_ahead(job):
+        n_rows[frame.frame.source] += len(frame.frame.rows) + len(frame.frame.unreadable)
         for counter, mapped in zip(counters, frame.operations, strict=True):
             counter.add(frame, mapped)
     ceiling = config.pacing.ceiling_per_s
     operations = tuple(counter.result(ceiling) for counter in counters)
     return Plan(
-        n_rows=job.n_rows,
-        sources=tuple((part.source.name, part.n_rows) for part in job.sources),
+        n_rows=sum(n_rows.values()),
+        sources=tuple(n_rows.items()),
         operations=operations,
         ceiling_per_s=ceiling,
         takes_s=max(operation.takes_s for operation in operations),
@@ -118,7 +120,7 @@ def plan(config: RunConfig) -> Plan:
     )
 
 
-def _one_ahead(job: Job) -> Iterator[MappedFrame]:
+def _one_ahead(job: OpenedJob) -> Iterator[MappedFrame]:
     """The frames, each read and mapped in a thread while the one before it is counted."""
     frames = job.mapped_frames()
     with ThreadPoolExecutor(max_workers=1) as executor:

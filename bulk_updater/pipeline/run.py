@@ -24,7 +24,7 @@ from bulk_updater.pacing import Pacer
 from bulk_updater.pipeline.breaker import Breaker
 from bulk_updater.pipeline.failed import write_failed
 from bulk_updater.pipeline.identity import enter_run_dir
-from bulk_updater.pipeline.job import Job, open_job
+from bulk_updater.pipeline.job import Job, open_job, survey
 from bulk_updater.pipeline.sender import Sender
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def run(
     progress = progress or Progress()
     stop = stop or asyncio.Event()
     began = asyncio.get_running_loop().time()
-    job = await asyncio.to_thread(open_job, config)
+    job = await asyncio.to_thread(lambda: survey(open_job(config)))
     for warning in job.spec.warnings:
         log.warning(warning)
     async with (
@@ -181,7 +181,7 @@ async def _feed(job: Job, ledger: Ledger, sender: Sender, progress: Progress) ->
     def is_settled(row: int, operation: str) -> bool:
         return (row, operation) in settled
 
-    async with aclosing(_one_ahead(job.mapped_frames())) as frames:
+    async with aclosing(_one_ahead(job.opened.mapped_frames())) as frames:
         async for frame in frames:
             n_rows += len(frame.frame.rows) + len(frame.frame.unreadable)
             unsent: list[Result] = []
