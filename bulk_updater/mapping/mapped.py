@@ -95,6 +95,8 @@ class _Block:
 
     start: int
     stop: int
+    rows: list[int]
+    sizes: list[int]
     instance_ids: list[str]
     contact_ids: list[str]
     members: list[tuple[str, list[bool], list[Any]]]
@@ -217,13 +219,13 @@ class MappedOperation:
             if present[at]:
                 params[name] = values[at]
         return Request(
-            row=int(self.frame.rows[position]),
+            row=block.rows[at],
             source=self.frame.source,
             operation=self.operation.name,
             instance_id=instance_id,
             contact_id=contact_id,
             params=params,
-            payload_bytes=int(self.sizes[position]),
+            payload_bytes=block.sizes[at],
         )
 
     def _block(self, at: int) -> _Block:
@@ -235,6 +237,8 @@ class MappedOperation:
             block = _Block(
                 start,
                 stop,
+                self.frame.rows[self.kept[start:stop]].tolist(),
+                self.sizes[self.kept[start:stop]].tolist(),
                 self.instance_ids(start, stop),
                 self.contact_ids(start, stop),
                 [
@@ -247,7 +251,7 @@ class MappedOperation:
 
     @cached_property
     def _blocks(self) -> list[_Block]:
-        return [_Block(0, 0, [], [], [])]
+        return [_Block(0, 0, [], [], [], [], [])]
 
 
 @dataclass(frozen=True, slots=True)
