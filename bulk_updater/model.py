@@ -162,8 +162,8 @@ class Result:
         merged_into: The later row whose request carried this row's changes.
         started_at: When the first attempt began, in seconds since the epoch.
         finished_at: When the row ended, in seconds since the epoch.
-        took_ms: From the first attempt to the end, waiting for the bucket included, by a
-            monotonic clock.
+        took_ms: From then to the server's last word, by a monotonic clock; waits between
+            attempts are in it.
     """
 
     row: int

@@ -153,8 +153,10 @@ class Sent:
         error: The last attempt's error; None if there is a receipt.
         attempts: Attempts that did not end in throttling, the one that succeeded included.
         throttled: Attempts that ended in throttling.
-        started_at: When the request first asked for a token, in seconds since the epoch.
-        took_ms: Milliseconds from then to the end, by the loop's clock; all waits are in it.
+        started_at: When the first attempt began, in seconds since the epoch: the wait for its
+            token lies before.
+        took_ms: Milliseconds from then to the end, by the loop's clock; all later waits are in
+            it.
     """
 
     verdict: Verdict | None
@@ -277,6 +279,8 @@ async def send_until_settled(
         async for attempt in attempts:
             with attempt:
                 await pacer.acquire(operation, front=course.was_throttled)
+                if course.error is None:
+                    started_at, began_s = now(), clock()
                 if on_attempt is not None:
                     on_attempt()
                 try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, replace
@@ -28,11 +29,10 @@ from bulk_updater.pipeline.job import Job, open_job, survey
 from bulk_updater.pipeline.sender import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
 
     from bulk_updater.config import RunConfig
-    from bulk_updater.ledger import SettledRows
     from bulk_updater.mapping import MappedFrame
 
 __all__ = ["run"]
@@ -46,7 +46,11 @@ _T = TypeVar("_T")
 
 
 async def run(
-    config: RunConfig, *, progress: Progress | None = None, stop: asyncio.Event | None = None
+    config: RunConfig,
+    *,
+    progress: Progress | None = None,
+    stop: asyncio.Event | None = None,
+    now: Callable[[], float] = time.time,
 ) -> RunSummary:
     """Settle every row of the sources, or as many as can be.
 
@@ -54,30 +58,34 @@ async def run(
         config: The run.
         progress: Kept up to date while the run goes on, for a display.
         stop: Set it to stop: nothing is begun any more, what is under way is settled.
+        now: Seconds since the epoch, for the times in the results.
 
     Returns:
         The summary; its state is `finished` or `interrupted`.
 
     Raises:
         UsageError: If the run cannot begin; nothing was sent.
-        LedgerError: If the run directory is not usable, or a result could not be made durable.
+        LedgerError: If the run directory is not usable; nothing was sent.
         RunStopped: If an error concerns the whole run; it carries the summary.
         CancelledError: If cancelled; the ledger is whole.
     """
-    progress = progress or Progress()
-    stop = stop or asyncio.Event()
-    began = asyncio.get_running_loop().time()
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
     job = await asyncio.to_thread(lambda: survey(open_job(config)))
-    for warning in job.spec.warnings:
-        log.warning(warning)
     async with (
         _in_thread(enter_run_dir(config, job)) as (run_dir, note),
         Ledger.open(run_dir.ledger_path, note["run_id"]) as ledger,
     ):
-        _begin(progress, job, config, ledger)
-        stopped_by = await _settle_all(config, job, ledger, progress, stop)
-        took_s = round(asyncio.get_running_loop().time() - began, 3)
-        summary = replace(_summarise(config, job, ledger, progress, stopped_by), took_s=took_s)
+        execution = _Execution(
+            config,
+            job,
+            ledger,
+            progress=progress or Progress(),
+            stop=stop or asyncio.Event(),
+            now=now,
+        )
+        stopped_by = await execution.settle_all()
+        summary = execution.summarise(stopped_by, took_s=round(clock() - began_s, 3))
         try:
             failed = await asyncio.to_thread(write_failed, run_dir, job, ledger.settled)
             summary = replace(summary, failed=None if failed is None else str(failed))
@@ -86,131 +94,188 @@ async def run(
             # The first thing that went wrong is the one to tell; the results are in the ledger.
             stopped_by = stopped_by or error
     if stopped_by is not None:
+        summary = replace(summary, state="stopped", reason=stopped_by.message)
         raise RunStopped(stopped_by.message, summary=summary) from stopped_by
     return summary
 
 
-async def _settle_all(
-    config: RunConfig, job: Job, ledger: Ledger, progress: Progress, stop: asyncio.Event
-) -> BulkUpdaterError | None:
-    """Settle what is not settled; returns what stopped the run, if anything did."""
-    _begin(progress, job, config, ledger)
-    try:
-        if progress.settled < progress.results_total:
-            await _send_all(config, job, ledger, progress, stop)
-        # One that was told to stop has rows left; any other is checked against what was read.
-        if not stop.is_set():
-            _expect_all_settled(job, ledger.settled)
-    except (RunStopped, LedgerError, SourceError) as error:
-        return error
-    return None
+class _Execution:
+    """One execution of a run, with everything that it works with."""
 
+    def __init__(
+        self,
+        config: RunConfig,
+        job: Job,
+        ledger: Ledger,
+        *,
+        progress: Progress,
+        stop: asyncio.Event,
+        now: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._job = job
+        self._ledger = ledger
+        self._progress = progress
+        self._stop = stop
+        self._now = now
 
-def _begin(progress: Progress, job: Job, config: RunConfig, ledger: Ledger) -> None:
-    """Say what is there already, before anything is sent."""
-    n_operations = len(job.operations)
-    settled = _count_settled(job, ledger.settled)
-    progress.rows_total = job.n_rows
-    progress.results_total = job.n_rows * n_operations
-    progress.settled_before = progress.settled = settled
-    progress.outcomes = dict(ledger.settled.outcomes())
-    if ledger.recovery.torn_bytes:
-        log.warning(
-            "%s ended in the middle of a record: %d bytes were cut off and kept in %s.",
-            ledger.path,
-            ledger.recovery.torn_bytes,
-            ledger.recovery.torn_path,
-        )
-    if not settled:
-        return
-    left = progress.results_total - settled
-    what = "rows are" if n_operations == 1 else f"results ({job.n_rows:,} rows) are"
-    if left:
-        log.info(
-            "%s of %s %s settled, %s to go, of which up to %d may have been sent already.",
-            f"{settled:,}",
-            f"{progress.results_total:,}",
-            what,
-            f"{left:,}",
-            min(left, config.max_in_flight),
-        )
-    else:
-        log.info("All %s %s settled; there is nothing to send.", f"{settled:,}", what)
-
-
-def _count_settled(job: Job, settled: SettledRows) -> int:
-    return sum(settled.count(operation.name) for operation in job.operations)
-
-
-async def _send_all(
-    config: RunConfig, job: Job, ledger: Ledger, progress: Progress, stop: asyncio.Event
-) -> None:
-    """Settle what is not settled yet, until all is or the run has to stop."""
-    async with open_connect(config.connection, max_in_flight=config.max_in_flight) as connect:
-        pacer = Pacer(config.pacing, [operation.name for operation in job.operations])
-        progress.ceiling_per_s = pacer.ceiling_per_s
-        progress.started_per_s = pacer.started_per_s
-        sender = Sender(
-            config,
-            send=connect.send,
-            pacer=pacer,
-            ledger=ledger,
-            breaker=Breaker(config.max_failures),
-            progress=progress,
-            rng=random.Random(config.retry.seed),  # noqa: S311 - jitter, no secret
-        )
-        halting = asyncio.create_task(_halt_when_told(stop, sender))
+    async def settle_all(self) -> BulkUpdaterError | None:
+        """Settle what is not settled; returns what stopped the run, if anything did."""
+        self._begin()
         try:
-            await _feed(job, ledger, sender, progress)
-            await sender.drain()
-        finally:
-            halting.cancel()
-            await sender.abort()
+            if self._progress.settled < self._progress.results_total:
+                await self._send_all()
+            # One that was told to stop has rows left; any other is checked against what was read.
+            if not self._stop.is_set():
+                self._expect_all_settled()
+        except (RunStopped, LedgerError) as error:
+            return error
+        return None
+
+    def _begin(self) -> None:
+        """Say what is there already, before anything is sent."""
+        job, progress, recovery = self._job, self._progress, self._ledger.recovery
+        progress.rows_total = job.n_rows
+        progress.results_total = job.n_rows * len(job.operations)
+        progress.outcomes = self._count_outcomes()
+        progress.settled_before = progress.settled = sum(progress.outcomes.values())
+        for warning in job.spec.warnings:
+            log.warning("%s", warning)
+        if recovery.torn_bytes:
+            log.warning(
+                "%s ended in the middle of a record: %d bytes were cut off and kept in %s.",
+                self._ledger.path,
+                recovery.torn_bytes,
+                recovery.torn_path,
+            )
+        if progress.settled:
+            log.info("%s", self._say_settled())
+
+    def _say_settled(self) -> str:
+        settled, total = self._progress.settled, self._progress.results_total
+        what = "rows" if len(self._job.operations) == 1 else "results"
+        if settled == total:
+            return f"All {total:,} {what} are settled; there is nothing to send."
+        left = total - settled
+        ambiguous = min(left, self._config.max_in_flight)
+        return (
+            f"{settled:,} of {total:,} {what} are settled, {left:,} to go, of which up to "
+            f"{ambiguous:,} may have been sent already."
+        )
+
+    async def _send_all(self) -> None:
+        """Settle what is not settled yet, until all is or the run has to stop."""
+        config, progress = self._config, self._progress
+        async with open_connect(config.connection, max_in_flight=config.max_in_flight) as connect:
+            pacer = Pacer(config.pacing, [operation.name for operation in self._job.operations])
+            progress.ceiling_per_s = pacer.ceiling_per_s
+            progress.started_per_s = pacer.started_per_s
+            sender = Sender(
+                config,
+                send=connect.send,
+                pacer=pacer,
+                ledger=self._ledger,
+                breaker=Breaker(config.max_failures),
+                progress=progress,
+                rng=random.Random(config.retry.seed),  # noqa: S311 - jitter, no secret
+                now=self._now,
+            )
+            halting = asyncio.create_task(_halt_when_told(self._stop, sender))
+            try:
+                await self._feed(sender)
+                await sender.drain()
+            finally:
+                halting.cancel()
+                await sender.abort()
+
+    async def _feed(self, sender: Sender) -> None:
+        """Hand every unsettled row on, in file order: to the sender, or to the ledger."""
+        n_rows = 0
+        try:
+            async with aclosing(_one_ahead(self._job.opened.mapped_frames())) as frames:
+                async for frame in frames:
+                    n_rows += len(frame.frame.rows) + len(frame.frame.unreadable)
+                    await self._feed_frame(frame, sender)
+                    if sender.is_halted:
+                        return
+        except SourceError as error:
+            # Rows before it were sent, so it is no usage error any more.
+            sender.halt(RunStopped(error.message))
+            return
+        if n_rows != self._job.n_rows:
+            sender.halt(
+                RunStopped(
+                    f"the source changed while it was read: {self._job.n_rows:,} rows at first, "
+                    f"{n_rows:,} now. Run it again as it is now."
+                )
+            )
+
+    async def _feed_frame(self, frame: MappedFrame, sender: Sender) -> None:
+        settled = self._ledger.settled
+        unsent: list[Result] = []
+        for entry in frame.entries(lambda row, operation: (row, operation) in settled):
+            if sender.is_halted:
+                break
+            if isinstance(entry, Request):
+                await sender.submit(entry)
+                continue
+            unsent.append(replace(entry, finished_at=self._now()))
+            if len(unsent) == _RESULTS_AT_ONCE:
+                await self._append_unsent(unsent)
+                unsent = []
+        await self._append_unsent(unsent)
+
+    async def _append_unsent(self, results: list[Result]) -> None:
+        await self._ledger.append(*results)
+        for result in results:
+            self._progress.count(result.outcome)
+
+    def _expect_all_settled(self) -> None:
+        """The outcomes add up to the rows read, for every operation, or the fault is ours."""
+        n_results = sum(self._count_outcomes().values())
+        if n_results != self._progress.results_total:
+            raise RunStopped(
+                f"the results do not add up: {self._progress.results_total:,} are due, and there "
+                f"are {n_results:,}. This is a fault in bulk_updater; please report it. The same "
+                "command sends what has no result."
+            )
+
+    def _count_outcomes(self) -> dict[Outcome, int]:
+        """Results by outcome, of the rows that this run is to take."""
+        settled = self._ledger.settled
+        if self._job.opened.limit is None:
+            return settled.outcomes()
+        # An earlier execution may have gone beyond the limit.
+        counts = dict.fromkeys(Outcome, 0)
+        for row in range(1, self._job.n_rows + 1):
+            for operation in self._job.operations:
+                outcome = settled.outcome_of(row, operation.name)
+                if outcome is not None:
+                    counts[outcome] += 1
+        return counts
+
+    def summarise(self, stopped_by: BulkUpdaterError | None, *, took_s: float) -> RunSummary:
+        """What the ledger says, and what this execution did."""
+        counts = self._count_outcomes()
+        unsettled = self._progress.results_total - sum(counts.values())
+        return RunSummary(
+            run_id=self._ledger.run_id,
+            state="stopped" if stopped_by else "interrupted" if unsettled else "finished",
+            reason=None if stopped_by is None else stopped_by.message,
+            rows_read=self._job.n_rows,
+            outcomes={outcome.value: count for outcome, count in counts.items()},
+            unsettled=unsettled,
+            attempts=self._progress.sent,
+            throttled=self._progress.throttled,
+            took_s=took_s,
+            ledger=str(self._ledger.path),
+            resume=self._config.command or None if unsettled else None,
+        )
 
 
 async def _halt_when_told(stop: asyncio.Event, sender: Sender) -> None:
     await stop.wait()
     sender.halt()
-
-
-async def _feed(job: Job, ledger: Ledger, sender: Sender, progress: Progress) -> None:
-    """Hand every unsettled row on, in file order: to the sender, or straight to the ledger."""
-    settled = ledger.settled
-    n_rows = 0
-
-    def is_settled(row: int, operation: str) -> bool:
-        return (row, operation) in settled
-
-    async with aclosing(_one_ahead(job.opened.mapped_frames())) as frames:
-        async for frame in frames:
-            n_rows += len(frame.frame.rows) + len(frame.frame.unreadable)
-            unsent: list[Result] = []
-            for entry in frame.entries(is_settled):
-                if sender.is_halted:
-                    break
-                if isinstance(entry, Request):
-                    await sender.submit(entry)
-                    continue
-                unsent.append(entry)
-                if len(unsent) == _RESULTS_AT_ONCE:
-                    await _append_unsent(ledger, progress, unsent)
-                    unsent = []
-            await _append_unsent(ledger, progress, unsent)
-            if sender.is_halted:
-                return
-    if n_rows != job.n_rows:
-        sender.halt(
-            RunStopped(
-                f"the source changed while it was read: {job.n_rows:,} rows at first, "
-                f"{n_rows:,} now. Run it again as it is now."
-            )
-        )
-
-
-async def _append_unsent(ledger: Ledger, progress: Progress, results: list[Result]) -> None:
-    await ledger.append(*results)
-    for result in results:
-        progress.count(result.outcome)
 
 
 async def _one_ahead(frames: Iterator[MappedFrame]) -> AsyncGenerator[MappedFrame]:
@@ -237,36 +302,3 @@ async def _in_thread(context: AbstractContextManager[_T]) -> AsyncIterator[_T]:
         yield entered
     finally:
         await asyncio.to_thread(stack.close)
-
-
-def _expect_all_settled(job: Job, settled: SettledRows) -> None:
-    """The outcomes add up to the rows read, for every operation, or the fault is ours."""
-    for operation in job.operations:
-        n_results = settled.count(operation.name)
-        if n_results != job.n_rows:
-            raise RunStopped(
-                f"the results do not add up: {job.n_rows:,} rows, {n_results:,} results for "
-                f"{operation.name}. This is a fault in bulk_updater; please report it. The same "
-                "command sends what has no result."
-            )
-
-
-def _summarise(
-    config: RunConfig, job: Job, ledger: Ledger, progress: Progress, stopped_by: Exception | None
-) -> RunSummary:
-    """What the ledger says, and what this execution did."""
-    unsettled = progress.results_total - _count_settled(job, ledger.settled)
-    counts = ledger.settled.outcomes()
-    return RunSummary(
-        run_id=ledger.run_id,
-        state="stopped" if stopped_by else "interrupted" if unsettled else "finished",
-        reason=None if stopped_by is None else str(stopped_by),
-        rows_read=job.n_rows,
-        outcomes={outcome.value: counts.get(outcome, 0) for outcome in Outcome},
-        unsettled=unsettled,
-        attempts=progress.sent,
-        throttled=progress.throttled,
-        took_s=0.0,
-        ledger=str(ledger.path),
-        resume=config.command or None if unsettled else None,
-    )

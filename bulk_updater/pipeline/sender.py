@@ -83,6 +83,7 @@ class Sender:
         breaker: Breaker,
         progress: Progress,
         rng: random.Random,
+        now: Callable[[], float],
     ) -> None:
         self.halted_by: BaseException | None = None
         self.is_halted = False
@@ -94,6 +95,7 @@ class Sender:
         self._breaker = breaker
         self._progress = progress
         self._rng = rng
+        self._now = now
         self._slots = asyncio.Semaphore(config.max_in_flight)
         self._lanes: dict[LaneKey, _Lane] = {}
         self._n_waiting = 0
@@ -231,7 +233,7 @@ class Sender:
     async def _settle(self, batch: _Batch, lane: _Lane) -> None:
         """Send one request for these rows, and make the result of each durable."""
         sent = await send_until_settled(
-            batch.request, self._send, self._pacer, self._retry, self._rng
+            batch.request, self._send, self._pacer, self._retry, self._rng, now=self._now
         )
         if sent.verdict is Verdict.STOP_RUN and sent.error is not None:
             if not may_concern_one_row(sent.error):

@@ -115,4 +115,5 @@ def make_sender(
         breaker=Breaker(config.max_failures),
         progress=progress or Progress(),
         rng=random.Random(7),
+        now=lambda: 1_000_000_000.0 + asyncio.get_running_loop().time(),
     )
