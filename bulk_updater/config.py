@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bulk_updater.errors import ConfigError
 
@@ -20,6 +22,7 @@ __all__ = [
     "RetryConfig",
     "RunConfig",
     "SourceFormat",
+    "is_loopback",
 ]
 
 DOCUMENTED_RATE_PER_S = 10.0
@@ -27,6 +30,18 @@ DOCUMENTED_RATE_PER_S = 10.0
 
 DOCUMENTED_BURST = 15.0
 """BurstLimit of both operations, from the same table."""
+
+
+def is_loopback(url: str | None) -> bool:
+    """Whether a URL's host is this machine."""
+    try:
+        host = urlsplit(url or "").hostname or ""
+    except ValueError:  # brackets without an address between them
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from bulk_updater._version import __version__
+from bulk_updater.config import is_loopback
 from bulk_updater.errors import (
     AccessError,
     ConfigError,
@@ -522,6 +523,8 @@ def _client_config(config: ConnectionConfig, max_in_flight: int) -> AioConfig:
         read_timeout=config.read_timeout_s or None,
         tcp_keepalive=True,
         user_agent_extra=f"bulk_updater/{__version__}",
+        # The environment's proxies are for the way out; None asks for them.
+        proxies={} if is_loopback(config.endpoint_url) else None,
         signature_version=None if config.sign_requests else UNSIGNED,
     )
 

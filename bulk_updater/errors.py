@@ -28,10 +28,10 @@ figures, so that logs and ledgers can be passed on.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Callable
 
     from bulk_updater.model import RunSummary

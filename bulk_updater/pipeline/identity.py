@@ -8,7 +8,6 @@ it: a run that a failover interrupted goes on against the other region.
 
 from __future__ import annotations
 
-import ipaddress
 import platform
 import secrets
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bulk_updater._version import __version__
+from bulk_updater.config import is_loopback
 from bulk_updater.errors import LedgerMismatch
 from bulk_updater.ledger import RunDir
 
@@ -36,13 +36,7 @@ _PACKAGES = ("aioboto3", "aiobotocore", "botocore", "pandas", "pyarrow", "tenaci
 
 def is_local(config: RunConfig) -> bool:
     """Whether the target is on this machine: the sandbox, or an endpoint on loopback."""
-    if config.sandbox:
-        return True
-    host = urlsplit(config.connection.endpoint_url or "").hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return config.sandbox or is_loopback(config.connection.endpoint_url)
 
 
 def default_run_dir(config: RunConfig, job: Job) -> Path:

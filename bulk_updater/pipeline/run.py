@@ -17,14 +17,21 @@ from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from bulk_updater.config import is_loopback
 from bulk_updater.connect import open_connect
-from bulk_updater.errors import BulkUpdaterError, LedgerError, RunStopped, SourceError
+from bulk_updater.errors import (
+    BulkUpdaterError,
+    ConfigError,
+    LedgerError,
+    RunStopped,
+    SourceError,
+)
 from bulk_updater.ledger import Ledger
 from bulk_updater.model import Outcome, Progress, Request, Result, RunSummary
 from bulk_updater.pacing import Pacer
 from bulk_updater.pipeline.breaker import Breaker
 from bulk_updater.pipeline.failed import write_failed
-from bulk_updater.pipeline.identity import enter_run_dir
+from bulk_updater.pipeline.identity import enter_run_dir, is_local
 from bulk_updater.pipeline.job import Job, open_job, survey
 from bulk_updater.pipeline.sender import Sender
 
@@ -167,6 +174,11 @@ class _Execution:
         """Settle what is not settled yet, until all is or the run has to stop."""
         config, progress = self._config, self._progress
         async with open_connect(config.connection, max_in_flight=config.max_in_flight) as connect:
+            if is_loopback(connect.endpoint_url) != is_local(config):
+                raise ConfigError(
+                    f"The AWS configuration sends to {connect.endpoint_url}. Name it with "
+                    "--endpoint-url, so that a rehearsal is never taken for the real thing."
+                )
             pacer = Pacer(config.pacing, [operation.name for operation in self._job.operations])
             progress.ceiling_per_s = pacer.ceiling_per_s
             progress.started_per_s = pacer.started_per_s

@@ -549,3 +549,37 @@ async def test_max_failures_by_share(folder):
         config = config_for(sandbox, folder, max_failures=MaxFailures(in_a_row=None, share=0.1))
         with pytest.raises(RunStopped, match="101 of the first"):
             await run(config)
+
+
+async def test_an_endpoint_of_the_environment_is_not_taken_for_aws(folder, monkeypatch):
+    """A loopback endpoint that only the environment names is refused, and nothing is sent."""
+    write_export(folder, people(3))
+    async with Sandbox(fast()) as sandbox:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", sandbox.url)
+        config = config_for(sandbox, folder)
+        object.__setattr__(config.connection, "endpoint_url", None)
+        with pytest.raises(ConfigError, match="--endpoint-url"):
+            await run(config)
+        assert sandbox.counters["update_contact_attributes"].received == 0
+
+
+async def test_a_local_endpoint_is_reached_without_the_proxies_of_the_environment(
+    folder, monkeypatch
+):
+    """A proxy for the way out, which cannot reach this machine, does not stop a rehearsal."""
+    write_export(folder, people(3))
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with Sandbox(fast()) as sandbox:
+        summary = await run(config_for(sandbox, folder))
+    assert summary.outcomes["UPDATED"] == 3
+
+
+async def test_a_limit_below_what_is_settled_already_is_a_finished_run(folder):
+    """After all of 20 rows, the first five are settled too, and counted alone."""
+    write_export(folder, people(20))
+    async with Sandbox(fast()) as sandbox:
+        await run(config_for(sandbox, folder, run_dir=folder / "run"))
+        summary = await run(config_for(sandbox, folder, run_dir=folder / "run", limit=5))
+        assert sandbox.counters["update_contact_attributes"].received == 20
+    assert (summary.state, summary.outcomes["UPDATED"]) == ("finished", 5)
