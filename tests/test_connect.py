@@ -15,13 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from aiobotocore.config import AioConfig
 from botocore import exceptions as boto
 from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
-from bulk_updater import connect as connect_module
 from bulk_updater.config import ConnectionConfig
-from bulk_updater.connect import CODES, EXCEPTIONS, STATUSES, Receipt, open_connect, translate
+from bulk_updater.connect import (
+    CODES,
+    EXCEPTIONS,
+    FOREIGN,
+    STATUSES,
+    Receipt,
+    open_connect,
+    translate,
+)
+from bulk_updater.connect import client as client_module
 from bulk_updater.errors import (
     AccessError,
     ConfigError,
@@ -639,7 +648,7 @@ def test_every_botocore_error_is_decided():
 )
 def test_exception(error: Exception, kind: type[SendError], code: str):
     """Every foreign exception becomes one of ours, and nothing of its text survives."""
-    assert isinstance(error, connect_module._FOREIGN)
+    assert isinstance(error, FOREIGN)
     translated = translate(error, "UpdateContact")
     assert (type(translated), translated.code) == (kind, code)
     assert translated.http_status is None
@@ -808,9 +817,7 @@ async def test_ca_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: st
 
 async def test_redirects_are_followed_by_nobody(monkeypatch: pytest.MonkeyPatch):
     """Where aiobotocore drops our HTTP session, as its `merge` does, nothing is opened at all."""
-    monkeypatch.setattr(
-        connect_module, "_client_config", lambda *_: connect_module.AioConfig(read_timeout=1)
-    )
+    monkeypatch.setattr(client_module, "client_config", lambda *_: AioConfig(read_timeout=1))
     assert "redirects" in await refusal(CONFIG)
 
 

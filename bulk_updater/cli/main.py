@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 import traceback
 
@@ -10,15 +11,13 @@ import click
 
 from bulk_updater._version import __version__
 from bulk_updater.cli.exits import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE
-from bulk_updater.cli.ledger import ledger
-from bulk_updater.cli.output import say_error
-from bulk_updater.cli.plan import plan
-from bulk_updater.cli.run import run
-from bulk_updater.cli.sandbox import sandbox
-from bulk_updater.cli.skeleton import skeleton
+from bulk_updater.cli.output import abandon_output, open_standard_streams, say_error
+from bulk_updater.cli.signals import INTERRUPTED, leave_on_signals
 from bulk_updater.errors import BulkUpdaterError
 
 __all__ = ["cli", "main"]
+
+_COMMANDS = ("run", "plan", "skeleton", "ledger", "sandbox")
 
 _EPILOG = """\b
 Examples:
@@ -26,11 +25,29 @@ Examples:
   bulk-updater plan mapping.yaml export.csv
   bulk-updater run mapping.yaml export.csv --sandbox
   bulk-updater run mapping.yaml export.csv --region eu-central-1
+
+\b
+Every option can also be given by an environment variable that is named for the command and
+the option: BULK_UPDATER_RUN_RATE for --rate of run. What is typed comes first.
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"max_content_width": 88})
-@click.version_option(__version__, prog_name="bulk-updater")
+class _Commands(click.Group):
+    """One module a command, loaded when it is asked for: what they stand on takes a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"bulk_updater.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"max_content_width": 88})
+@click.version_option(__version__, prog_name="bulk-updater", allow_from_autoenv=False)
 def cli() -> None:
     """Update Amazon Connect contacts in bulk, from CRM exports.
 
@@ -40,34 +57,44 @@ def cli() -> None:
     """
 
 
-for command in (run, plan, skeleton, ledger, sandbox):
-    cli.add_command(command)
-
-
 def main() -> None:
     """Run the command line and exit."""
+    open_standard_streams()
+    leave_on_signals()
     try:
         # Without click's own handling, `main` returns the code of `Exit` and of the command.
         sys.exit(cli.main(standalone_mode=False, auto_envvar_prefix="BULK_UPDATER") or 0)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        say_error(_one_line(error))
         sys.exit(EXIT_USAGE)
     except BulkUpdaterError as error:
         say_error(error.message)
         sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
-        say_error("Interrupted. What was settled is in the ledger; the same command goes on.")
+        say_error(INTERRUPTED)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has gone, as `| head` does; there is nobody left to tell.
-        sys.stderr.close()
-        sys.exit(EXIT_STOPPED)
+        # Whoever read our output has gone, as `--help | head` does; nobody is left to tell.
+        abandon_output()
+        sys.exit(0)
     except Exception as error:  # noqa: BLE001 - the last line of defence, and the only one
         # The text of a foreign error may quote a cell: its type and place are enough for a report.
         place = traceback.extract_tb(error.__traceback__)[-1]
         say_error(
             f"This is a fault in bulk_updater ({type(error).__name__} in {place.name}, line "
             f"{place.lineno} of {place.filename.rpartition('/')[2]}); please report it. What was "
-            "settled is in the ledger; the same command goes on."
+            "settled is in the ledger; give the same command again to go on."
         )
         sys.exit(EXIT_STOPPED)
+
+
+def _one_line(error: click.ClickException) -> str:
+    """What click says is wrong, and where to read more."""
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return message
+    return f"{message} See {context.command_path} --help."

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
-__all__ = ["error_console", "output_console", "print_json", "say_error", "set_up_logging"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "abandon_output",
+    "count",
+    "error_console",
+    "open_standard_streams",
+    "output_console",
+    "print_json",
+    "reader_may_leave",
+    "say_error",
+    "set_up_logging",
+]
+
+_COLUMNS_IN_A_FILE = 100
 
 _color: bool | None = None
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, whose exit code says how the run went; rich would exit."""
+        raise BrokenPipeError
 
 
 def set_up_logging(*, color: str, debug: bool) -> None:
@@ -22,6 +47,8 @@ def set_up_logging(*, color: str, debug: bool) -> None:
     """
     global _color  # noqa: PLW0603 - set once, by the flag, before anything is printed
     _color = {"on": True, "off": False}.get(color)
+    output_console.cache_clear()
+    error_console.cache_clear()
     logger = logging.getLogger("bulk_updater")
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.handlers.clear()
@@ -40,26 +67,22 @@ def set_up_logging(*, color: str, debug: bool) -> None:
     logger.addHandler(handler)
 
 
+@functools.cache
 def output_console() -> Console:
     """Standard output, as wide as the terminal, or 100 columns in a file."""
     return _console(stderr=False)
 
 
+@functools.cache
 def error_console() -> Console:
-    """Standard error."""
+    """Standard error; one object, so that log lines and the progress bar know of each other."""
     return _console(stderr=True)
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(
-        stderr=stderr,
-        force_terminal=True if _color else None,
-        no_color=True if _color is False else None,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if not console.is_terminal:
-        console.width = 100
+    console = _Console(stderr=stderr, force_terminal=_color, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _COLUMNS_IN_A_FILE
     return console
 
 
@@ -70,10 +93,44 @@ def print_json(value: Any) -> None:
 
 
 def say_error(message: str) -> None:
-    """An error, for a person, on standard error."""
-    error_console().print(f"[bold red]error[/]: {_escaped(message)}")
+    """An error, for a person, on standard error: one line, which a terminal wraps at words."""
+    console = error_console()
+    line = Text.assemble(("error", "bold red"), ": ", " ".join(message.splitlines()))
+    with contextlib.suppress(BrokenPipeError):
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
-def _escaped(text: str) -> str:
-    """Text that rich prints as it stands."""
-    return text.replace("\\", "\\\\").replace("[", "\\[") if "[" in text else text
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 row`, `2,000 rows`."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """While inside, a reader of standard output that has enough, as `head` has, is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_output()
+
+
+def abandon_output() -> None:
+    """Nobody reads standard output any more: what is still in buffers goes nowhere, quietly."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def open_standard_streams() -> None:
+    """Open those that the caller closed onto nowhere.
+
+    The next file to be opened would get their number, and with it what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: PTH123, SIM115

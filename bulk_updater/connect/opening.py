@@ -1,0 +1,173 @@
+"""From settings to a session with credentials; what cannot work is a `ConfigError` here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession
+from botocore import UNSIGNED
+from botocore import exceptions as boto
+
+from bulk_updater._version import __version__
+from bulk_updater.config import is_loopback
+from bulk_updater.errors import (
+    ConfigError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from bulk_updater.config import ConnectionConfig
+
+__all__ = [
+    "StraightSession",
+    "check_credentials",
+    "check_endpoint_url",
+    "client_config",
+    "off_loop",
+    "open_session",
+]
+
+_T = TypeVar("_T")
+
+
+async def off_loop(work: Coroutine[Any, Any, _T]) -> _T:
+    """Runs what aiobotocore calls a coroutine, but what reads files, in a thread.
+
+    Nothing that it leaves behind is tied to the thread's loop: connections are opened at the first
+    request, and a lock that nobody waits for knows no loop.
+    """
+    return await asyncio.to_thread(asyncio.run, work)
+
+
+def open_session(config: ConnectionConfig) -> aioboto3.Session:
+    """Settles region, profile and trust; reads files, so it runs in a thread."""
+    # botocore looks at AWS_DEFAULT_REGION only; the AWS CLI looks at AWS_REGION first.
+    session = AioSession(
+        session_vars={"region": ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"], None, None)}
+    )
+    key, secret = config.access_key or (None, None)
+    opened = aioboto3.Session(
+        botocore_session=session,
+        profile_name=config.profile,
+        region_name=config.region,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+    )
+    if opened.region_name is None:
+        raise ConfigError(
+            "There is no AWS region; name one with --region, AWS_REGION, AWS_DEFAULT_REGION or"
+            " `region` in the profile."
+        )
+    if config.verify_ssl:
+        # The order in which botocore asks.
+        _check_ca_bundle(
+            config.ca_bundle
+            or session.get_config_variable("ca_bundle")
+            or os.environ.get("REQUESTS_CA_BUNDLE")
+        )
+    return opened
+
+
+def client_config(config: ConnectionConfig, max_in_flight: int) -> AioConfig:
+    """What botocore is told; it retries nothing, follows nothing, and opens so many connections."""
+    return AioConfig(
+        http_session_cls=StraightSession,
+        retries={"mode": "standard", "total_max_attempts": 1},  # `retry` retries, and pays for it
+        max_pool_connections=max_in_flight,
+        connect_timeout=config.connect_timeout_s or None,  # 0 means no limit, as for the AWS CLI
+        read_timeout=config.read_timeout_s or None,
+        tcp_keepalive=True,
+        user_agent_extra=f"bulk_updater/{__version__}",
+        # The environment's proxies are for the way out; None asks for them.
+        proxies={} if is_loopback(config.endpoint_url) else None,
+        signature_version=None if config.sign_requests else UNSIGNED,
+    )
+
+
+def check_endpoint_url(url: str) -> None:
+    """Raises `ConfigError` unless the URL is one that a request can go to."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        usable = False
+    if not usable or any(character.isspace() for character in url):
+        raise ConfigError(
+            f"--endpoint-url is {url!r}; it must be a whole URL, such as http://127.0.0.1:8080."
+        )
+
+
+def _check_ca_bundle(path: str | None) -> None:
+    """Raises `ConfigError` unless the file can be trusted; None trusts the default one."""
+    if path is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:  # `ssl.SSLError` is one
+        fault = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(
+            f"The CA bundle {path} cannot be used ({fault}); name a file of PEM certificates with"
+            " --ca-bundle or AWS_CA_BUNDLE, or leave it out."
+        ) from error
+
+
+async def check_credentials(session: aioboto3.Session) -> None:
+    """Raises `ConfigError` unless there are credentials, borrowed ones included.
+
+    botocore looks for them at the first request, when rows are under way already.
+    """
+    try:
+        credentials = await off_loop(session.get_credentials())
+        if credentials is not None:
+            await off_loop(credentials.get_frozen_credentials())
+            return
+    except boto.ProfileNotFound:
+        raise
+    except (boto.BotoCoreError, boto.ClientError, OSError, ValueError, LookupError) as error:
+        # No row has been read: the text can hold no cell.
+        raise ConfigError(
+            f"The AWS credentials could not be loaded ({error}); mend the profile, log in again"
+            " with `aws sso login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        ) from error
+    raise ConfigError(
+        "There are no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a"
+        " profile with --profile. An endpoint that checks no signatures takes --no-sign-request."
+    )
+
+
+class StraightSession(AIOHTTPSession):  # type: ignore[misc]
+    """aiobotocore's HTTP session, which sends a request where it was told to and nowhere else.
+
+    It also sets the socket options that botocore asks for, among them keep-alive; aiobotocore
+    2.25.1 leaves them out. Without, a peer that vanished is never noticed where there is no read
+    timeout.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connector_args: dict[str, Any] = {
+            **self._connector_args,
+            "socket_factory": self._open_socket,
+        }
+
+    def _open_socket(self, address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, *_ = address
+        opened = socket.socket(family, kind, protocol)
+        for option in self._socket_options:
+            opened.setsockopt(*option)
+        return opened
+
+    async def _get_session(self, proxy_url: str | None) -> SimpleNamespace:
+        session = await super()._get_session(proxy_url)
+        return SimpleNamespace(request=partial(session.request, allow_redirects=False))
