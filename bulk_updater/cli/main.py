@@ -26,7 +26,6 @@ Examples:
   bulk-updater run mapping.yaml export.csv --sandbox
   bulk-updater run mapping.yaml export.csv --region eu-central-1
 
-\b
 Every option can also be given by an environment variable that is named for the command and
 the option: BULK_UPDATER_RUN_RATE for --rate of run. What is typed comes first.
 """

@@ -7,8 +7,11 @@ environment variable: BULK_UPDATER_<COMMAND>_<FLAG>.
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +25,7 @@ from bulk_updater.config import (
     RetryConfig,
     RunConfig,
 )
+from bulk_updater.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +42,17 @@ __all__ = [
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
+_SUFFIXES_OF_EXPORTS = {".csv", ".gz", ".parquet", ".tsv"}
+
 DEFAULTS = RunConfig(mapping=Path(), sources=(Path(),))
 """A run that only its defaults are asked of."""
+
+
+def _parse_seconds(_context: click.Context, _option: click.Parameter, value: float) -> float | None:
+    """Seconds from 0; 0 waits for ever, as for the AWS CLI."""
+    if not 0 <= value < math.inf:
+        raise click.BadParameter(f"{value:g} is no time; it is a number of seconds from 0.")
+    return value or None
 
 
 def _all_of(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
@@ -69,7 +82,8 @@ connection_options = _all_of(
     ),
     click.option(
         "--cli-connect-timeout",
-        type=click.FloatRange(min=0),
+        type=float,
+        callback=_parse_seconds,
         metavar="SECONDS",
         default=DEFAULTS.connection.connect_timeout_s,
         show_default=True,
@@ -77,7 +91,8 @@ connection_options = _all_of(
     ),
     click.option(
         "--cli-read-timeout",
-        type=click.FloatRange(min=0),
+        type=float,
+        callback=_parse_seconds,
         metavar="SECONDS",
         default=DEFAULTS.connection.read_timeout_s,
         show_default=True,
@@ -144,7 +159,6 @@ pacing_options = _all_of(
 output_options = _all_of(
     click.option(
         "--json",
-        "as_json",
         is_flag=True,
         help="Machine-readable output on standard output, and nothing else there.",
     ),
@@ -168,6 +182,7 @@ def make_run_config(flags: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: If they are not usable.
     """
+    _expect_mapping_first(flags["mapping"])
     return RunConfig(
         mapping=flags["mapping"],
         sources=tuple(flags["sources"]),
@@ -178,12 +193,14 @@ def make_run_config(flags: dict[str, Any]) -> RunConfig:
         connection=ConnectionConfig(
             region=flags.get("region"),
             profile=flags.get("profile"),
-            endpoint_url=flags.get("endpoint_url"),
+            endpoint_url=flags.get("endpoint_url") or _endpoint_of_environment(flags),
             ca_bundle=flags.get("ca_bundle"),
             verify_ssl=not flags.get("no_verify_ssl", False),
             sign_requests=not flags.get("no_sign_request", False),
-            connect_timeout_s=flags.get("cli_connect_timeout") or None,
-            read_timeout_s=flags.get("cli_read_timeout") or None,
+            connect_timeout_s=flags.get(
+                "cli_connect_timeout", DEFAULTS.connection.connect_timeout_s
+            ),
+            read_timeout_s=flags.get("cli_read_timeout", DEFAULTS.connection.read_timeout_s),
         ),
         pacing=PacingConfig(rate_per_s=flags["rate"], quota_share=flags["quota_share"]),
         retry=RetryConfig(max_attempts=flags.get("max_attempts", DEFAULTS.retry.max_attempts)),
@@ -193,7 +210,29 @@ def make_run_config(flags: dict[str, Any]) -> RunConfig:
     )
 
 
+def _expect_mapping_first(mapping: Path) -> None:
+    if mapping.suffix.lower() in _SUFFIXES_OF_EXPORTS:
+        raise ConfigError(
+            f"{mapping} is named as the mapping and looks like an export. The mapping comes first: "
+            "MAPPING SOURCE..."
+        )
+
+
+def _endpoint_of_environment(flags: dict[str, Any]) -> str | None:
+    """What botocore would take from the environment: it decides whether a target is local."""
+    ignored = os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    if ignored or flags.get("sandbox", False):
+        return None
+    names = ("AWS_ENDPOINT_URL_CONNECT", "AWS_ENDPOINT_URL")
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
 def _command() -> str:
     """The command as it was typed, as it goes on: without `--fresh`, which would begin anew."""
+    program = sys.argv[0]
     words = [word for word in sys.argv[1:] if word != "--fresh"]
-    return shlex.join(["bulk-updater", *words])
+    if program.endswith("__main__.py"):
+        return shlex.join([sys.executable, "-m", "bulk_updater", *words])
+    # A shell hands over the whole path of what it found.
+    name = Path(program).name
+    return shlex.join([name if shutil.which(name) == program else program, *words])

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "abandon_output",
-    "count",
     "error_console",
     "open_standard_streams",
     "output_console",
     "print_json",
+    "print_wrapped",
     "reader_may_leave",
     "say_error",
     "set_up_logging",
@@ -86,6 +87,27 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
+def print_wrapped(text: str, *, indent: int = 0, first: str = "", style: str = "") -> None:
+    """Print a text on standard output, wrapped at words, with nothing behind its lines.
+
+    Args:
+        text: The text.
+        indent: Columns to leave free before every line.
+        first: What stands there in the first line, instead of blanks.
+        style: How it looks on a terminal.
+    """
+    console = output_console()
+    wrapped = textwrap.fill(
+        text,
+        max(console.width, indent + 20),
+        initial_indent=first.ljust(indent),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    console.print(Text(wrapped or first, style=style), soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """One JSON value on standard output."""
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
@@ -98,11 +120,6 @@ def say_error(message: str) -> None:
     line = Text.assemble(("error", "bold red"), ": ", " ".join(message.splitlines()))
     with contextlib.suppress(BrokenPipeError):
         console.print(line, soft_wrap=not console.is_terminal)
-
-
-def count(number: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun: `1 row`, `2,000 rows`."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bulk_updater.cli.exits import EXIT_BAD_ROWS, EXIT_INTERRUPTED, EXIT_STOPPED
 from bulk_updater.cli.options import (
     DEFAULTS,
     connection_options,
@@ -21,10 +21,11 @@ from bulk_updater.cli.options import (
     pacing_options,
     parse_max_failures,
 )
-from bulk_updater.cli.exits import EXIT_BAD_ROWS, EXIT_INTERRUPTED, EXIT_STOPPED
-from bulk_updater.cli.output import print_json, say_error, set_up_logging
+from bulk_updater.cli.output import print_json, reader_may_leave, say_error, set_up_logging
 from bulk_updater.cli.progress import show_progress
-from bulk_updater.cli.summary import print_summary
+from bulk_updater.cli.signals import INTERRUPTED, leave, leaving_on_signals
+from bulk_updater.cli.stopping import stop_on_signals
+from bulk_updater.cli.summary import print_how_to_go_on, print_summary
 from bulk_updater.errors import ConfigError, RunStopped
 from bulk_updater.model import Progress
 from bulk_updater.pipeline import run as run_pipeline
@@ -44,24 +45,23 @@ that a rehearsal meets throttling as a real run would."""
 
 _EPILOG = """\b
 Examples:
-  bulk-updater run mapping.yaml export.csv --sandbox       a rehearsal, on this machine
-  bulk-updater run mapping.yaml export.csv --limit 10      the first ten rows
-  bulk-updater run mapping.yaml export.csv                 all of them; again to go on
-  bulk-updater run mapping.yaml jan.csv feb.csv --rate 5   never above 5 requests a second
+  bulk-updater run mapping.yaml export.csv --sandbox      a rehearsal
+  bulk-updater run mapping.yaml export.csv --limit 10     the first ten rows
+  bulk-updater run mapping.yaml export.csv                all of them
+  bulk-updater run mapping.yaml jan.csv feb.csv --rate 5  at most 5 a second
 
-\b
 Exit codes: 0 every row settled well; 1 some rows FAILED or INVALID; 2 usage, nothing was
 sent; 3 stopped by an error that concerns the whole run; 130 interrupted. After 3 and 130 the
 same command goes on.
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Send the rows; again, to go on where it stopped.")
 @job_arguments
 @click.option("--sandbox", is_flag=True, help="Rehearse against a local Amazon Connect.")
 @click.option(
     "--run-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where ledger and report go; by default runs/MAPPING/SOURCE-FINGERPRINT.",
 )
@@ -104,16 +104,18 @@ def run(**flags: Any) -> int:
     set_up_logging(color=flags["color"], debug=flags["debug"])
     config = make_run_config(flags)
     try:
-        summary = asyncio.run(_run(config, as_json=flags["as_json"]))
+        with leaving_on_signals():  # whoever had the signals has them back when the loop ends
+            summary = asyncio.run(_run(config, as_json=flags["json"]))
     except RunStopped as stopped:
         if stopped.summary is None:
             raise
         say_error(stopped.message)
         summary = stopped.summary
-    if flags["as_json"]:
-        print_json(asdict(summary))
-    else:
-        print_summary(summary)
+    with reader_may_leave():
+        if flags["json"]:
+            print_json(asdict(summary))
+        else:
+            print_summary(summary)
     return exit_code(summary)
 
 
@@ -133,13 +135,22 @@ async def _run(config: RunConfig, *, as_json: bool) -> RunSummary:
             "Leave one of them out."
         )
     progress = Progress()
-    stop = _stop_on_signals()
-    async with AsyncExitStack() as stack:
-        if config.sandbox:
-            sandbox = await stack.enter_async_context(Sandbox(REHEARSAL))
-            config = replace(config, connection=_to_sandbox(config, sandbox))
-        await stack.enter_async_context(show_progress(progress, quiet=as_json))
-        return await run_pipeline(config, progress=progress, stop=stop)
+    stop = stop_on_signals()
+    try:
+        async with AsyncExitStack() as stack:
+            if config.sandbox:
+                sandbox = await stack.enter_async_context(Sandbox(REHEARSAL))
+                config = replace(config, connection=_to_sandbox(config, sandbox))
+                log.info("A rehearsal: requests go to a sandbox on this machine, none to AWS.")
+            await stack.enter_async_context(show_progress(progress, quiet=as_json))
+            return await run_pipeline(config, progress=progress, stop=stop)
+    except asyncio.CancelledError:
+        # The second signal. The ledger is closed and the lock is free; only threads may be left.
+        say_error(f"{INTERRUPTED} What was settled is in the ledger.")
+        if not as_json:
+            with reader_may_leave():
+                print_how_to_go_on(config.command)
+        leave()
 
 
 def _to_sandbox(config: RunConfig, sandbox: Sandbox) -> ConnectionConfig:
@@ -150,21 +161,3 @@ def _to_sandbox(config: RunConfig, sandbox: Sandbox) -> ConnectionConfig:
         profile=None,
         access_key=(REHEARSAL.access_key, REHEARSAL.secret_key),
     )
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """First Ctrl-C or SIGTERM: set the event. Second: cancel the run."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-
-    def heard() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
-            return
-        stop.set()
-        log.warning("Stopping: what is under way is settled first. Once more to stop at once.")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, heard)
-    return stop

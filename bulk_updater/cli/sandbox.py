@@ -25,10 +25,9 @@ _DEFAULT = SandboxConfig()
 _EPILOG = """\b
 Examples:
   bulk-updater sandbox --port 8080
-  bulk-updater sandbox --port 0 --rate 10 --burst 15 --latency-ms 60 --live-per-s 3
-  bulk-updater run mapping.yaml export.csv --endpoint-url http://127.0.0.1:8080
+  bulk-updater sandbox --rate 10 --burst 15 --live-per-s 3
+  bulk-updater run mapping.yaml x.csv --endpoint-url http://127.0.0.1:8080
 
-\b
 Clients sign with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY as they are set for the sandbox,
 or else with sandbox and sandbox. What it holds and what it counted can be read at
 /_sandbox/state, /_sandbox/counters and /_sandbox/log.
@@ -37,22 +36,27 @@ or else with sandbox and sandbox. What it holds and what it counted can be read 
 
 def _share(name: str, help_text: str) -> Callable[[_F], _F]:
     return click.option(
-        name, type=float, default=0.0, show_default=True, metavar="SHARE", help=help_text
+        name,
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        show_default=True,
+        metavar="SHARE",
+        help=help_text,
     )
 
 
 @click.command(epilog=_EPILOG)
 @click.option(
     "--port",
-    type=int,
+    metavar="PORT",
+    type=click.IntRange(0, 65_535),
     default=_DEFAULT.port,
     show_default=True,
     help="Port on 127.0.0.1; 0 takes a free one.",
 )
 @click.option(
     "--rate",
-    "rate_per_s",
-    type=float,
+    type=click.FloatRange(min=0, min_open=True),
     default=_DEFAULT.rate_per_s,
     show_default=True,
     metavar="N",
@@ -60,7 +64,7 @@ def _share(name: str, help_text: str) -> Callable[[_F], _F]:
 )
 @click.option(
     "--burst",
-    type=float,
+    type=click.FloatRange(min=1),
     default=_DEFAULT.burst,
     show_default=True,
     metavar="N",
@@ -68,7 +72,7 @@ def _share(name: str, help_text: str) -> Callable[[_F], _F]:
 )
 @click.option(
     "--live-per-s",
-    type=float,
+    type=click.FloatRange(min=0),
     default=_DEFAULT.live_per_s,
     show_default=True,
     metavar="N",
@@ -76,7 +80,7 @@ def _share(name: str, help_text: str) -> Callable[[_F], _F]:
 )
 @click.option(
     "--latency-ms",
-    type=float,
+    type=click.FloatRange(min=0),
     default=_DEFAULT.latency_ms,
     show_default=True,
     metavar="MS",
@@ -84,7 +88,7 @@ def _share(name: str, help_text: str) -> Callable[[_F], _F]:
 )
 @click.option(
     "--latency-jitter",
-    type=float,
+    type=click.FloatRange(0, 1),
     default=_DEFAULT.latency_jitter,
     show_default=True,
     metavar="SHARE",
@@ -116,6 +120,7 @@ def sandbox(**flags: Any) -> None:
     DescribeContact and Service Quotas' GetServiceQuota as the services do. Ids of contacts that
     begin with "missing" never exist.
     """
+    flags["rate_per_s"] = flags.pop("rate")
     flags["access_key"] = os.environ.get("AWS_ACCESS_KEY_ID") or _DEFAULT.access_key
     flags["secret_key"] = os.environ.get("AWS_SECRET_ACCESS_KEY") or _DEFAULT.secret_key
     try:

@@ -16,7 +16,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Print a mapping with every member of an operation.")
 @click.argument("operation", type=click.Choice(OPERATION_NAMES))
 def skeleton(operation: str) -> None:
     """Print a mapping with every member of OPERATION, commented.

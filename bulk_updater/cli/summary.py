@@ -4,52 +4,77 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from bulk_updater.cli.output import output_console
-from bulk_updater.cli.progress import duration
+from bulk_updater.cli.words import count, duration
 
 if TYPE_CHECKING:
     from bulk_updater.model import RunSummary
 
-__all__ = ["print_summary"]
+__all__ = ["print_how_to_go_on", "print_summary"]
 
 _STYLES = {"UPDATED": "green", "FAILED": "red", "INVALID": "yellow", "SKIPPED": "dim"}
 
 
 def print_summary(summary: RunSummary) -> None:
-    """Print what a run came to, where to look, and how to go on."""
+    """Print what a run came to, where to look, and in the last line how to go on."""
     console = output_console()
     console.print(Text(_headline(summary), style="bold"))
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="left")
-    table.add_column(justify="right")
-    for outcome, count in summary.outcomes.items():
-        table.add_row(
-            Text(f"  {outcome}", style=_STYLES.get(outcome, "") if count else "dim"), f"{count:,}"
-        )
-    if summary.unsettled:
-        table.add_row(Text("  not settled"), f"{summary.unsettled:,}")
-    console.print(table)
-    console.print(Text(f"ledger: {summary.ledger}"))
+    console.print()
+    _print_outcomes(summary)
+    console.print()
+    console.print(Text(f"{_what_was_read(summary)}; {_what_was_sent(summary)}."))
+    console.print(Text(f"ledger  {summary.ledger}"), soft_wrap=True)
     if summary.failed:
-        console.print(Text(f"failed: {summary.failed}  (mend it and run it with the same mapping)"))
+        console.print(Text(f"failed  {summary.failed}"), soft_wrap=True)
+        console.print(Text("        Mend these rows and run this file with the same mapping."))
     if summary.resume:
-        console.print(Text(f"go on:  {summary.resume}"))
+        print_how_to_go_on(summary.resume)
+
+
+def print_how_to_go_on(command: str) -> None:
+    """Print the command that goes on, on a line of its own, to be copied."""
+    console = output_console()
+    console.print()
+    console.print(Text("To go on:", style="bold"))
+    console.print(Text(command), soft_wrap=True)
 
 
 def _headline(summary: RunSummary) -> str:
+    took = duration(summary.took_s)
+    if summary.state != "finished":
+        went = "Stopped" if summary.state == "stopped" else "Interrupted"
+        to_go = count(summary.unsettled, "result")
+        return f"{went} after {took}, with {to_go} to go."
     bad = summary.outcomes["FAILED"] + summary.outcomes["INVALID"]
-    if summary.state == "finished":
-        verdict = (
-            f"Finished, and {bad:,} {'results need' if bad > 1 else 'result needs'} a look"
-            if bad
-            else "Finished: every row settled well"
-        )
-    else:
-        verdict = f"{summary.state.capitalize()} with {summary.unsettled:,} results to go"
-    return (
-        f"{verdict}. {summary.rows_read:,} rows, {summary.attempts:,} requests of which "
-        f"{summary.throttled:,} were throttled, in {duration(summary.took_s)}."
-    )
+    if not bad:
+        return f"Finished in {took}: every row settled well."
+    return f"Finished in {took}: {count(bad, 'result needs', 'results need')} a look."
+
+
+def _print_outcomes(summary: RunSummary) -> None:
+    numbers = dict(summary.outcomes)
+    if summary.unsettled:
+        numbers["not settled"] = summary.unsettled
+    label_width = max(map(len, numbers))
+    number_width = max(len(f"{number:,}") for number in numbers.values())
+    for label, number in numbers.items():
+        style = _STYLES.get(label, "") if number else "dim"
+        line = f"  {label:<{label_width}}  {number:>{number_width},}"
+        output_console().print(Text(line, style=style))
+
+
+def _what_was_read(summary: RunSummary) -> str:
+    rows = count(summary.rows_read, "row")
+    n_results = sum(summary.outcomes.values()) + summary.unsettled
+    if n_results == summary.rows_read:
+        return rows
+    return f"{rows}, {count(n_results, 'result')}"
+
+
+def _what_was_sent(summary: RunSummary) -> str:
+    if not summary.attempts:
+        return "nothing was sent"
+    sent = f"{count(summary.attempts, 'request was', 'requests were')} sent"
+    return f"{sent}, {summary.throttled:,} of them throttled" if summary.throttled else sent

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bulk_updater.model import Result
 from bulk_updater.pipeline.job import OpenedJob, open_job
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class OperationPlan:
     operation: str
     n_requests: int = 0
     n_invalid: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, int] = field(default_factory=dict)
     invalid: list[InvalidGroup] = field(default_factory=list)
     max_payload_bytes: int = 0
     example: dict[str, Any] | None = None
@@ -133,6 +134,7 @@ def _one_ahead(job: OpenedJob) -> Iterator[MappedFrame]:
 class _Counter:
     def __init__(self, operation: str) -> None:
         self._plan = OperationPlan(operation)
+        self._skipped: Counter[str] = Counter()
         self._groups: dict[tuple[str, str | None], InvalidGroup] = {}
 
     def add(self, frame: MappedFrame, mapped: MappedOperation) -> None:
@@ -140,7 +142,7 @@ class _Counter:
         to_send = mapped.to_send
         n_requests = int(to_send.sum())
         self._plan.n_requests += n_requests
-        self._plan.skipped.update(mapped.skipped())
+        self._skipped.update(mapped.skipped())
         if n_requests:
             largest = int(mapped.sizes[to_send].max())
             self._plan.max_payload_bytes = max(self._plan.max_payload_bytes, largest)
@@ -149,8 +151,8 @@ class _Counter:
         for breach, rows in mapped.invalid_rows():
             group = self._group(breach.rule, breach.member, breach.columns)
             if not group.n_rows:
-                position = int(frame.frame.rows.searchsorted(rows[0]))
-                group.example = breach.error(int(rows[0]), position).message
+                first = mapped.entry(int(frame.frame.rows.searchsorted(rows[0])))
+                group.example = (first.error if isinstance(first, Result) else None) or ""
             self._count(group, rows[:_ROWS_SHOWN].tolist(), len(rows))
         for bad in frame.frame.unreadable:
             columns = (bad.error.column,) if bad.error.column else ()
@@ -168,6 +170,8 @@ class _Counter:
 
     def result(self, ceiling_per_s: float) -> OperationPlan:
         """What was counted."""
+        # No Counter: `asdict` would build it anew from pairs, and count the pairs.
+        self._plan.skipped = dict(self._skipped)
         self._plan.invalid = sorted(self._groups.values(), key=lambda group: -group.n_rows)
         self._plan.takes_s = self._plan.n_requests / ceiling_per_s
         return self._plan

@@ -1,0 +1,93 @@
+"""A plan, for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+from rich.text import Text
+
+from bulk_updater.cli.output import output_console, print_wrapped
+from bulk_updater.cli.words import count, duration
+from bulk_updater.operations import get_operation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bulk_updater.pipeline import InvalidGroup, OperationPlan, Plan
+
+__all__ = ["print_plan"]
+
+_GROUPS_SHOWN = 20
+
+_REASONS = {"filtered": "left out by `where`", "nothing_to_send": "with nothing to send"}
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what a run would do."""
+    console = output_console()
+    for source, n_rows in plan.sources:
+        console.print(Text(f"{source}: {count(n_rows, 'row')}"), soft_wrap=True)
+    if len(plan.sources) > 1:
+        console.print(Text(f"together: {count(plan.n_rows, 'row')}"))
+    for warning in plan.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    for part in plan.operations:
+        console.print()
+        console.print(Text(part.operation, style="bold"))
+        _print_operation(console, part, plan.ceiling_per_s)
+    console.print()
+    console.print(Text(_last_line(plan), style="bold"))
+
+
+def _last_line(plan: Plan) -> str:
+    if not any(part.n_requests for part in plan.operations):
+        return "Nothing was sent, and a run would send nothing."
+    each = " for each operation" if len(plan.operations) > 1 else ""
+    return (
+        f"Nothing was sent. A run takes {duration(plan.takes_s)} at {plan.ceiling_per_s:g} "
+        f"requests a second{each}."
+    )
+
+
+def _print_operation(console: Console, part: OperationPlan, ceiling_per_s: float) -> None:
+    quota = get_operation(part.operation).quota_code
+    requests = f"{duration(part.takes_s)} at {ceiling_per_s:g}/s; quota code {quota}"
+    if part.n_requests:
+        requests += f"; the largest has {count(part.max_payload_bytes, 'byte')}"
+    skipped = ", ".join(
+        f"{number:,} {_REASONS.get(reason, reason)}"
+        for reason, number in part.skipped.items()
+        if number
+    )
+    for number, what, more in (
+        (part.n_requests, "request" if part.n_requests == 1 else "requests", requests),
+        (sum(part.skipped.values()), "skipped", skipped),
+        (part.n_invalid, "invalid", ""),
+    ):
+        first = f"{number:>9,}  {what:<8}  " if more else f"{number:>9,}  {what}"
+        print_wrapped(more, indent=21, first=first)
+    for group in part.invalid[:_GROUPS_SHOWN]:
+        print_wrapped(_rows_of(group), indent=11)
+        print_wrapped(_fault_of(group), indent=13, style="yellow")
+    if len(part.invalid) > _GROUPS_SHOWN:
+        kinds = count(len(part.invalid) - _GROUPS_SHOWN, "more kind")
+        print_wrapped(f"and {kinds}; --json has all", indent=11)
+    if part.example is not None:
+        command = part.operation.replace("_", "-")
+        console.print()
+        console.print(Text(f"First request, for aws connect {command} --cli-input-json:"))
+        console.print_json(orjson.dumps(part.example).decode(), indent=2)
+
+
+def _rows_of(group: InvalidGroup) -> str:
+    """`row 57: too_long`, `2 rows (211, 432): no_date`; the numbers can be copied as they are."""
+    if group.n_rows == 1:
+        return f"row {group.first_rows[0]}: {group.rule}"
+    rows = ", ".join(map(str, group.first_rows))
+    more = ", ..." if group.n_rows > len(group.first_rows) else ""
+    return f"{group.n_rows:,} rows ({rows}{more}): {group.rule}"
+
+
+def _fault_of(group: InvalidGroup) -> str:
+    return group.example.removeprefix(f"row {group.first_rows[0]}: ")
