@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import socket
 import ssl
 from functools import partial
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import aioboto3
+import aiobotocore
+import botocore
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
@@ -39,6 +42,13 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+# Given whole: botocore puts its own together anew for every request, twice, which takes a fifth
+# of the time that a request takes on this side.
+_USER_AGENT = (
+    f"bulk_updater/{__version__} aiobotocore/{aiobotocore.__version__} "
+    f"Botocore/{botocore.__version__} Python/{platform.python_version()}"
+)
 
 
 async def off_loop(work: Coroutine[Any, Any, _T]) -> _T:
@@ -88,7 +98,7 @@ def client_config(config: ConnectionConfig, max_in_flight: int) -> AioConfig:
         connect_timeout=config.connect_timeout_s or None,  # 0 means no limit, as for the AWS CLI
         read_timeout=config.read_timeout_s or None,
         tcp_keepalive=True,
-        user_agent_extra=f"bulk_updater/{__version__}",
+        user_agent=_USER_AGENT,
         # The environment's proxies are for the way out; None asks for them.
         proxies={} if is_loopback(config.endpoint_url) else None,
         signature_version=None if config.sign_requests else UNSIGNED,

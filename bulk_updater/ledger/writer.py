@@ -45,6 +45,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
+_GATHER_S = 0.01
+"""How long a small group is held open, in seconds. A commit costs two hand-overs to a thread and a
+sync, 0.3 ms of CPU however small it is; where requests end one by one, at 700 a second, this turns
+seven commits into one. At the default quota nobody notices it."""
+
+_LARGE_GROUP = 128
+"""Results that are not held back: the cost of their commit is shared by enough."""
+
 _A = TypeVar("_A")
 _T = TypeVar("_T")
 
@@ -87,6 +95,7 @@ class Ledger:
         file: AsyncFileIO,
         executor: ThreadPoolExecutor,
         sync: Callable[[int], None],
+        gather_s: float,
     ) -> None:
         self.path = path
         self.run_id = run_id
@@ -95,6 +104,7 @@ class Ledger:
         self._file = file
         self._executor = executor
         self._sync = sync
+        self._gather_s = gather_s
         self._waiting: list[_Waiting] = []
         self._committer: asyncio.Task[None] | None = None
         self._refusal: str | None = None
@@ -102,7 +112,12 @@ class Ledger:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, path: Path, run_id: str, *, sync: Callable[[int], None] = sync_file
+        cls,
+        path: Path,
+        run_id: str,
+        *,
+        sync: Callable[[int], None] = sync_file,
+        gather_s: float = _GATHER_S,
     ) -> AsyncIterator[Ledger]:
         """Recover a ledger, or create it with mode 0600, and open it for appending.
 
@@ -112,6 +127,7 @@ class Ledger:
             path: The ledger, in an existing directory.
             run_id: The run whose results are appended, not empty.
             sync: What makes a file's bytes durable; called with a file descriptor, in a thread.
+            gather_s: Seconds that a small group of results waits for others to share its sync.
 
         Yields:
             The ledger.
@@ -133,6 +149,7 @@ class Ledger:
                 file=AsyncFileIO(file, loop=None, executor=executor),
                 executor=executor,
                 sync=sync,
+                gather_s=gather_s,
             )
             try:
                 yield ledger
@@ -209,6 +226,7 @@ class Ledger:
         group: list[_Waiting] = []
         try:
             while self._waiting:
+                await self._let_others_join()
                 group, self._waiting = self._waiting, []
                 await self._commit(b"".join(waiting.block for waiting in group))
                 for waiting in group:
@@ -220,7 +238,7 @@ class Ledger:
             self._refusal = await self._in_thread(self._give_up, error)
         finally:
             # A group is left when it failed, or when the event loop ends without `aclose`.
-            if group:
+            if group or self._waiting:
                 self._refusal = self._refusal or (
                     f"was abandoned at byte {self._size_bytes}. Give the same command again."
                 )
@@ -228,6 +246,12 @@ class Ledger:
                 self._waiting = []
                 for waiting in group:
                     waiting.wake(durable=False)
+
+    async def _let_others_join(self) -> None:
+        """Give a small group a moment to grow; a large one, and a closing ledger, do not wait."""
+        n_results = sum(len(waiting.results) for waiting in self._waiting)
+        if n_results < _LARGE_GROUP and self._refusal is None:
+            await asyncio.sleep(self._gather_s)
 
     async def _commit(self, block: bytes) -> None:
         unwritten = memoryview(block)
