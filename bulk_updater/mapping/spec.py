@@ -101,7 +101,15 @@ def parse_spec(text: str, path: Path, digest: str = "") -> MappingSpec:
         MappingError: If it is not a mapping.
     """
     root = compose(text, path)
-    parts = root.items("A mapping file")
+    if not isinstance(root.value, dict):
+        # Not quoted: it may be an export, and then it would be somebody's cells.
+        raise MappingError(
+            "this is no mapping: a mapping file holds keys with values. Is it the export? The "
+            "mapping comes first: bulk-updater run MAPPING SOURCE.",
+            path=path,
+            line=root.line,
+        )
+    parts = root.value
     known = ("source", *OPERATION_NAMES)
     for key in parts:
         if key not in known:

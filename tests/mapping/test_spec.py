@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulk_updater.errors import MappingError
-from bulk_updater.mapping import load_spec
+from bulk_updater.mapping import load_spec, parse_spec
 
 from .helpers import attributes, contact, map_cells, parse, refusal
 
@@ -293,3 +293,11 @@ def test_a_mutated_mapping_is_a_mapping_or_is_refused(data):
         text = text[:start] + middle + text[stop:]
     with contextlib.suppress(MappingError):
         assert parse(text).requests
+
+
+def test_an_export_in_the_mappings_place_is_not_quoted():
+    """Text without keys may be somebody's cells: it is refused, and nothing of it is repeated."""
+    with pytest.raises(MappingError) as refused:
+        parse_spec("Contact,Number\nc-1,MARKER-7f3a\n", Path("export.txt"))
+    assert "Is it the export?" in refused.value.message
+    assert "MARKER" not in refused.value.message
