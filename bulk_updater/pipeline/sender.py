@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -28,7 +27,7 @@ from bulk_updater.retry import Sent, may_concern_one_row, send_until_settled
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from bulk_updater.config import RetryConfig, RunConfig
     from bulk_updater.connect import Receipt
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Sender"]
 
 LaneKey = tuple[str, str, str]
+
+_T = TypeVar("_T")
 
 _DENIALS_THAT_STOP = 50
 """Denied requests, with no success before or among them, that stop a run whose `--max-failures`
@@ -251,8 +252,7 @@ class Sender:
         # In the rows' order: a torn tail may cut the later ones, whose changes then come again
         # after the earlier ones', never before.
         results = [_result(row, batch.request, sent) for row in batch.rows]
-        with self._undisturbed():
-            await self._ledger.append(*results)
+        await self._undisturbed(self._ledger.append(*results))
         self._progress.count(results[-1].outcome, len(results))
         if sent.error is None:
             self._heard_success.set()
@@ -266,24 +266,20 @@ class Sender:
         self._progress.sent += 1
         self._progress.in_flight += 1
         try:
-            with self._undisturbed():
-                return await self._send_once(request)
+            return await self._undisturbed(self._send_once(request))
         except Throttled:
             self._progress.throttled += 1
             raise
         finally:
             self._progress.in_flight -= 1
 
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """While inside, halting does not cancel the task."""
+    async def _undisturbed(self, work: Awaitable[_T]) -> _T:
+        """Await what halting does not cancel."""
         task = asyncio.current_task()
-        if task is None or task in self._busy:
-            yield
-            return
+        assert task is not None  # noqa: S101 - a coroutine runs in one
         self._busy.add(task)
         try:
-            yield
+            return await work
         finally:
             self._busy.discard(task)
 
