@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bulk_updater.cli.exits import EXIT_BAD_ROWS, EXIT_INTERRUPTED, EXIT_STOPPED
+from bulk_updater.cli.garbage import collect_less
 from bulk_updater.cli.options import (
     DEFAULTS,
     connection_options,
@@ -103,6 +104,7 @@ def run(**flags: Any) -> int:
     """
     set_up_logging(color=flags["color"], debug=flags["debug"])
     config = make_run_config(flags)
+    collect_less()
     try:
         with leaving_on_signals():  # whoever had the signals has them back when the loop ends
             summary = asyncio.run(_run(config, as_json=flags["json"]))

@@ -246,7 +246,7 @@ async def test_a_full_disk_is_named_and_stops_the_ledger(path):
     sync.let_go()
     async with Ledger.open(path, RUN_ID, sync=sync) as ledger:
         await ledger.append(result(1))
-        ledger._file._file = _FullOnce(ledger._file._file)
+        ledger._file = _FullOnce(ledger._file)
         for row in (2, 3):
             with pytest.raises(LedgerWriteError, match=r"No space left on device \(ENOSPC\)"):
                 await ledger.append(result(row))
@@ -292,7 +292,7 @@ async def test_a_short_write_is_gone_on_with(path):
     sync = HeldSync()
     sync.let_go()
     async with Ledger.open(path, RUN_ID, sync=sync) as ledger:
-        ledger._file._file = _LittleAtATime(ledger._file._file)
+        ledger._file = _LittleAtATime(ledger._file)
         await ledger.append(result(1), result(2))
     assert path.read_bytes() == line(1) + line(2)
     assert sync.sizes == [len(line(1) + line(2))]
@@ -301,7 +301,7 @@ async def test_a_short_write_is_gone_on_with(path):
 async def test_a_file_that_takes_no_more_is_an_error_and_no_endless_loop(path):
     """A write of nothing fails the ledger."""
     async with Ledger.open(path, RUN_ID) as ledger:
-        ledger._file._file = _LittleAtATime(ledger._file._file, n_writes=3)
+        ledger._file = _LittleAtATime(ledger._file, n_writes=3)
         with pytest.raises(LedgerWriteError, match=r"\(EIO\)"):
             await ledger.append(result(1))
     assert path.read_bytes() == b""
@@ -315,7 +315,7 @@ async def test_what_cannot_be_taken_back_is_left_to_recovery(path, monkeypatch):
 
     async with Ledger.open(path, RUN_ID) as ledger:
         await ledger.append(result(1))
-        ledger._file._file = _LittleAtATime(ledger._file._file, n_writes=3)
+        ledger._file = _LittleAtATime(ledger._file, n_writes=3)
         with monkeypatch.context() as patched:
             patched.setattr(os, "ftruncate", ftruncate)
             with pytest.raises(LedgerWriteError):
