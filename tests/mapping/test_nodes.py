@@ -121,10 +121,10 @@ def test_line_ends(end):
                 'that begins with a brace needs quotes, as in "{First Name} {Last Name}".'
             ),
         ),
-        ("[1, 2]", "line 1: A mapping file must be keys with values, and a list stands here."),
+        ("[1, 2]", "line 1: this is no mapping: a mapping file holds keys with values."),
         (
             "\nhello",
-            ('line 2: A mapping file must be keys with values, and the text "hello" stands here.'),
+            "line 2: this is no mapping: a mapping file holds keys with values.",
         ),
     ],
 )
