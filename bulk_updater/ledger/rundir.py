@@ -203,7 +203,8 @@ class RunDir:
         """
         path = self.path / _LOCK
         lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
-        try:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(os.close, lock_fd)
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -215,9 +216,7 @@ class RunDir:
             }
             os.ftruncate(lock_fd, 0)
             os.pwrite(lock_fd, orjson.dumps(holder, option=orjson.OPT_APPEND_NEWLINE), 0)
-        except BaseException:
-            os.close(lock_fd)
-            raise
+            on_failure.pop_all()
         return lock_fd
 
     def _locked_by(self, note: bytes) -> LedgerLocked:
