@@ -220,7 +220,6 @@ class Progress:
     """Where a run stands; one object that the pipeline writes and a display reads.
 
     Attributes:
-        rows_total: Rows in all sources.
         results_total: Results that the run will have: rows times operations.
         settled_before: Results that earlier executions of this run left.
         settled: Results that are durable now, earlier ones included.
@@ -233,7 +232,6 @@ class Progress:
         started_per_s: Asks for the requests started per second lately, over all operations.
     """
 
-    rows_total: int = 0
     results_total: int = 0
     settled_before: int = 0
     settled: int = 0

@@ -142,7 +142,6 @@ class _Execution:
     def _begin(self) -> None:
         """Say what is there already, before anything is sent."""
         job, progress, recovery = self._job, self._progress, self._ledger.recovery
-        progress.rows_total = job.n_rows
         progress.results_total = job.n_rows * len(job.operations)
         progress.outcomes = self._count_outcomes()
         progress.settled_before = progress.settled = sum(progress.outcomes.values())
