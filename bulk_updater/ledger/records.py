@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from bulk_updater.errors import LedgerCorrupt, LedgerError
-from bulk_updater.ledger.files import reason
+from bulk_updater.files import reason
 from bulk_updater.ledger.settled import MAX_NIBBLE, OUTCOME_CODES, Nibbles
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bulk_updater.errors import LedgerError, LedgerWriteError
-from bulk_updater.ledger.files import (
+from bulk_updater.files import (
     PRIVATE_MODE,
     free_space,
     reason,

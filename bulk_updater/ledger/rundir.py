@@ -23,13 +23,12 @@ from bulk_updater.errors import (
     LedgerMismatch,
     LedgerWriteError,
 )
-from bulk_updater.ledger.files import (
+from bulk_updater.files import (
     PRIVATE_MODE,
     free_space,
-    private_opener,
+    make_private_directory,
     reason,
-    sync_directory,
-    sync_file,
+    write_atomically,
 )
 from bulk_updater.model import to_iso
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunDir"]
 
-_PRIVATE_DIRECTORY_MODE = 0o700
 _LOCK = "lock"
 _RUN_JSON = "run.json"
 _RUN_JSON_TMP = "run.json.tmp"
@@ -82,7 +80,7 @@ class RunDir:
         run_dir = cls(path)
         try:
             run_dir._expect_ours()
-            _make_directories(path)
+            make_private_directory(path)
             lock_fd = run_dir._lock(clock)
         except OSError as error:
             raise LedgerWriteError(
@@ -158,15 +156,9 @@ class RunDir:
         if not self._is_locked:
             raise RuntimeError("run.json is written by the holder of the run directory's lock")
         content = orjson.dumps(dict(value), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        path, tmp_path = self.run_json_path, self.path / _RUN_JSON_TMP
+        path = self.run_json_path
         try:
-            with open(tmp_path, "wb", opener=private_opener) as file:
-                file.write(content)
-                file.flush()
-                # Before the rename, or a power failure could leave the new name without content.
-                sync_file(file.fileno())
-            tmp_path.replace(path)
-            sync_directory(self.path)
+            write_atomically(path, content)
         except OSError as error:
             raise LedgerWriteError(
                 f"cannot be written: {reason(error)}, {free_space(path)}. Make room or make the "
@@ -240,18 +232,3 @@ def _not_a_run(path: Path, why: str, offset: int) -> LedgerCorrupt:
         path=path,
         offset=offset,
     )
-
-
-def _make_directories(path: Path) -> None:
-    """Create a directory and its missing parents, durably; only the last one is private."""
-    missing = []
-    ancestor = path
-    while not ancestor.exists():
-        missing.append(ancestor)
-        ancestor = ancestor.parent
-    for directory in reversed(missing):
-        mode = _PRIVATE_DIRECTORY_MODE if directory == path else 0o777
-        # Two runs that begin at once both find it missing; the lock decides between them.
-        directory.mkdir(mode, exist_ok=True)
-        # A ledger that is synced in a directory that a power failure takes away is lost.
-        sync_directory(directory.parent)

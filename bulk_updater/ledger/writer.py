@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiofiles.ospath import wrap  # type: ignore[attr-defined] # the stubs lack it
 
 from bulk_updater.errors import LedgerWriteError
-from bulk_updater.ledger.files import (
+from bulk_updater.files import (
     free_space,
     private_opener,
     reason,

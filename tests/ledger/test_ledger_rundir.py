@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bulk_updater import files
 from bulk_updater.errors import (
     LedgerCorrupt,
     LedgerError,
@@ -68,7 +69,7 @@ def test_a_run_directory_is_created_with_its_parents_and_is_private(tmp_path):
 def test_each_new_directory_is_synced_into_its_parent(tmp_path, monkeypatch):
     """No power failure takes the directory away from under a ledger that was synced."""
     synced = []
-    monkeypatch.setattr(rundir, "sync_directory", synced.append)
+    monkeypatch.setattr(files, "sync_directory", synced.append)
     with RunDir.open(tmp_path / "a" / "b"):
         assert synced == [tmp_path, tmp_path / "a"]
 
@@ -221,12 +222,12 @@ def test_run_json_is_durable_before_it_takes_its_name(tmp_path, monkeypatch):
     """Its content is synced, then it is renamed, then the directory is synced."""
     run_json, steps = tmp_path / "run.json", []
     monkeypatch.setattr(
-        rundir,
+        files,
         "sync_file",
         lambda fd: steps.append(("file", os.fstat(fd).st_size, run_json.exists())),
     )
     monkeypatch.setattr(
-        rundir, "sync_directory", lambda path: steps.append(("directory", path, run_json.exists()))
+        files, "sync_directory", lambda path: steps.append(("directory", path, run_json.exists()))
     )
     with RunDir.open(tmp_path) as run_dir:
         run_dir.write_run_json({"run_id": "run-1"})
@@ -263,7 +264,7 @@ def test_a_run_json_that_cannot_be_written_is_a_write_error(tmp_path, monkeypatc
 
     with RunDir.open(tmp_path) as run_dir:
         run_dir.write_run_json({"run_id": "old"})
-        monkeypatch.setattr(rundir, "sync_file", sync_file)
+        monkeypatch.setattr(files, "sync_file", sync_file)
         with pytest.raises(LedgerWriteError, match=r"run\.json: .*\(ENOSPC\), .* bytes free"):
             run_dir.write_run_json({"run_id": "new"})
         assert run_dir.read_run_json() == {"run_id": "old"}
