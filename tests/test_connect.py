@@ -30,7 +30,7 @@ from bulk_updater.connect import (
     open_connect,
     translate,
 )
-from bulk_updater.connect import client as client_module
+from bulk_updater.connect import opening as opening_module
 from bulk_updater.errors import (
     AccessError,
     ConfigError,
@@ -817,7 +817,7 @@ async def test_ca_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: st
 
 async def test_redirects_are_followed_by_nobody(monkeypatch: pytest.MonkeyPatch):
     """Where aiobotocore drops our HTTP session, as its `merge` does, nothing is opened at all."""
-    monkeypatch.setattr(client_module, "client_config", lambda *_: AioConfig(read_timeout=1))
+    monkeypatch.setattr(opening_module, "client_config", lambda *_: AioConfig(read_timeout=1))
     assert "redirects" in await refusal(CONFIG)
 
 

@@ -4,6 +4,7 @@
                    before a row is read
     Connect.send   one request, one attempt, no retry of the SDK's
     translate      any foreign exception -> exactly one `SendError`
+    read_quotas    what Service Quotas says of the account -> `AppliedQuotas`; it never fails
 
 An answer counts as success only if its status is 2xx, its body is blank or a JSON object, and it
 carries a request id: a captive portal's page is a 200 too, and botocore parses it to `{}`.
@@ -28,15 +29,18 @@ from __future__ import annotations
 from bulk_updater.connect.client import Connect, Receipt, open_connect
 from bulk_updater.connect.judging import translate
 from bulk_updater.connect.meanings import CODES, EXCEPTIONS, FOREIGN, STATUSES, Meaning
+from bulk_updater.connect.quotas import AppliedQuotas, read_quotas
 
 __all__ = [
     "CODES",
     "EXCEPTIONS",
     "FOREIGN",
     "STATUSES",
+    "AppliedQuotas",
     "Connect",
     "Meaning",
     "Receipt",
     "open_connect",
+    "read_quotas",
     "translate",
 ]

@@ -12,23 +12,26 @@ from botocore import exceptions as boto
 from bulk_updater.connect.judging import judge_answer, make_error, translate
 from bulk_updater.connect.meanings import FOREIGN
 from bulk_updater.connect.opening import (
-    StraightSession,
     check_credentials,
     check_endpoint_url,
-    client_config,
-    off_loop,
+    enter_client,
     open_session,
 )
+from bulk_updater.connect.quotas import ask_quotas
 from bulk_updater.errors import (
     ConfigError,
     SendError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    import aioboto3
 
     from bulk_updater.config import ConnectionConfig
+    from bulk_updater.connect.quotas import AppliedQuotas
     from bulk_updater.model import Request
+    from bulk_updater.operations import Operation
 
 __all__ = ["Connect", "Receipt", "open_connect"]
 
@@ -56,10 +59,12 @@ class Connect:
         endpoint_url: Where requests go, after flags, environment and profile have had their say.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, session: aioboto3.Session, config: ConnectionConfig) -> None:
         self.region: str = client.meta.region_name
         self.endpoint_url: str = client.meta.endpoint_url
         self._client = client
+        self._session = session
+        self._config = config
         self._api_names: Mapping[str, str] = client.meta.method_to_api_mapping
 
     async def send(self, request: Request) -> Receipt:
@@ -94,6 +99,25 @@ class Connect:
             raise make_error("UnexpectedAnswer", metadata["HTTPStatusCode"])
         return Receipt(request_id=request_id, http_status=metadata["HTTPStatusCode"])
 
+    async def read_quotas(
+        self, operations: Iterable[Operation], *, timeout_s: float = 3.0
+    ) -> AppliedQuotas:
+        """Asks Service Quotas what applies to the account, with this connection's credentials.
+
+        They are not loaded again: a profile with MFA would ask for a second code.
+
+        Args:
+            operations: The operations whose quotas are wanted.
+            timeout_s: Seconds that it may take in all, by the loop's clock, above 0. The default
+                is ours: what a person waits at the start of a run without wondering.
+
+        Returns:
+            What could be read in this time. It raises nothing but `CancelledError`.
+        """
+        return await ask_quotas(
+            self._session, self._config, self.endpoint_url, operations, timeout_s=timeout_s
+        )
+
 
 @asynccontextmanager
 async def open_connect(config: ConnectionConfig, *, max_in_flight: int) -> AsyncIterator[Connect]:
@@ -121,16 +145,7 @@ async def open_connect(config: ConnectionConfig, *, max_in_flight: int) -> Async
             session = await asyncio.to_thread(open_session, config)
             if config.sign_requests:
                 await check_credentials(session)
-            client = await off_loop(
-                stack.enter_async_context(
-                    session.client(
-                        "connect",
-                        endpoint_url=config.endpoint_url,
-                        verify=config.ca_bundle if config.verify_ssl else False,
-                        config=client_config(config, max_in_flight),
-                    )
-                )
-            )
+            client = await enter_client(stack, session, "connect", config, max_in_flight)
         except boto.ProfileNotFound as error:
             raise ConfigError(
                 f"There is no AWS profile {error.kwargs['profile']!r}; name one that stands in the"
@@ -141,8 +156,5 @@ async def open_connect(config: ConnectionConfig, *, max_in_flight: int) -> Async
                 f"{str(error).rstrip('.')}; look at --region, --endpoint-url and --profile, and at"
                 " AWS_REGION, AWS_ENDPOINT_URL and AWS_CONFIG_FILE."
             ) from error
-        # aiobotocore loses the class when it merges settings; then redirects would be followed.
-        if not isinstance(client._endpoint.http_session, StraightSession):  # noqa: SLF001
-            raise ConfigError("This version of aiobotocore would follow redirects; use 2.25.1.")
         client.meta.events.register("before-parse.connect", judge_answer)
-        yield Connect(client)
+        yield Connect(client, session, config)

@@ -29,6 +29,7 @@ from bulk_updater.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from contextlib import AsyncExitStack
 
     from bulk_updater.config import ConnectionConfig
 
@@ -37,6 +38,7 @@ __all__ = [
     "check_credentials",
     "check_endpoint_url",
     "client_config",
+    "enter_client",
     "off_loop",
     "open_session",
 ]
@@ -103,6 +105,48 @@ def client_config(config: ConnectionConfig, max_in_flight: int) -> AioConfig:
         proxies={} if is_loopback(config.endpoint_url) else None,
         signature_version=None if config.sign_requests else UNSIGNED,
     )
+
+
+async def enter_client(
+    stack: AsyncExitStack,
+    session: aioboto3.Session,
+    service: str,
+    config: ConnectionConfig,
+    max_in_flight: int,
+) -> Any:
+    """Opens a client of a service, in a thread; the stack closes it.
+
+    Args:
+        stack: What closes the client.
+        session: Whose region, profile and credentials it takes.
+        service: botocore's name of the service, such as `connect`.
+        config: How the service is reached. No `endpoint_url` leaves it to the environment, the
+            profile and the region, in this order.
+        max_in_flight: Connections that may be open at once, from 1.
+
+    Returns:
+        The client, which retries nothing and follows no redirect.
+
+    Raises:
+        ConfigError: If the client would follow redirects.
+        BotoCoreError: If settings or credentials cannot be used.
+        OSError: If a file cannot be read.
+        ValueError: If the endpoint's URL is malformed.
+    """
+    client = await off_loop(
+        stack.enter_async_context(
+            session.client(
+                service,
+                endpoint_url=config.endpoint_url,
+                verify=config.ca_bundle if config.verify_ssl else False,
+                config=client_config(config, max_in_flight),
+            )
+        )
+    )
+    # aiobotocore loses the class when it merges settings; then redirects would be followed.
+    if not isinstance(client._endpoint.http_session, StraightSession):  # noqa: SLF001
+        raise ConfigError("This version of aiobotocore would follow redirects; use 2.25.1.")
+    return client
 
 
 def check_endpoint_url(url: str) -> None:

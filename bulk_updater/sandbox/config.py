@@ -43,6 +43,8 @@ class SandboxConfig:
         secret_key: Its secret.
         seed: Seed of everything that happens by chance.
         applied_quota_per_s: What GetServiceQuota says; None says `rate_per_s`.
+        quotas_denied: Whether GetServiceQuota is AccessDeniedException, as for a role without
+            the permission.
         log_size: Applied writes that the log remembers, from 0; the oldest go first.
 
     Raises:
@@ -65,6 +67,7 @@ class SandboxConfig:
     secret_key: str = field(default="sandbox", repr=False)
     seed: int = 0
     applied_quota_per_s: float | None = None
+    quotas_denied: bool = False
     log_size: int = 10_000
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 HTTP_STATUS = {
+    "AccessDeniedException": 400,
     "ConflictException": 409,
     "IllegalArgumentException": 400,
     "IncompleteSignatureException": 403,

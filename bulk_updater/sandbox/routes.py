@@ -2,7 +2,8 @@
 
 Paths are matched as they came and decoded only then: an id may hold a slash, as `%2F`. The
 content type is not looked at, since botocore and the AWS CLI send `application/json` and R's
-paws `application/x-amz-json-1.1`; a body is JSON or it is refused.
+paws `application/x-amz-json-1.1`; a body is JSON or it is refused. STS alone is sent a form: its
+Query protocol names the operation in the body.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
-from bulk_updater.sandbox.answers import REST_JSON
+from bulk_updater.sandbox.answers import QUERY_XML, REST_JSON
 from bulk_updater.sandbox.errors import ServiceError, invalid_request
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ _QUOTAS = {
 }
 """Quota codes of the operations, as ListAWSDefaultServiceQuotas gives them."""
 
+_CALLER_IDENTITY_FORM = {"Action": "GetCallerIdentity", "Version": "2011-06-15"}
+"""What a form must hold to be a GetCallerIdentity; 2011-06-15 is STS's only API version."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -49,14 +53,14 @@ class Call:
         request: The members of the request, ids included.
         receipt: What the log is to know.
         scope: What the request's signature is good for.
-        quota_per_s: The quota that Service Quotas tells.
+        quota_per_s: The quota that Service Quotas tells; None: it may not be read.
     """
 
     state: State
     request: dict[str, Any]
     receipt: Receipt
     scope: Scope
-    quota_per_s: float
+    quota_per_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,8 @@ class Route:
             ServiceError: The path is not UTF-8, or the body is not a JSON object.
         """
         members: dict[str, Any] = {}
+        if self.operation.content_type == QUERY_XML:
+            return members | _form(request.body)
         if request.method == "POST" and request.body.strip():
             members |= _json_object(request.body)
         try:
@@ -139,7 +145,14 @@ def find_route(request: WireRequest) -> Route:
         case "POST", [""]:
             if request.header("X-Amz-Target") == "ServiceQuotasV20190624.GetServiceQuota":
                 return Route(_GET_SERVICE_QUOTA, {})
+            if _form(request.body).items() >= _CALLER_IDENTITY_FORM.items():
+                return Route(_GET_CALLER_IDENTITY, {})
     raise ServiceError("UnknownOperationException", "The sandbox does not know this operation.")
+
+
+def _form(body: bytes) -> dict[str, str]:
+    # Fields without a name or a value are nothing; latin-1 reads any byte.
+    return dict(parse_qsl(body.decode("latin-1")))
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -205,6 +218,12 @@ def _describe_contact(call: Call) -> dict[str, Any]:
 
 
 def _get_service_quota(call: Call) -> dict[str, Any]:
+    if call.quota_per_s is None:
+        raise ServiceError(
+            "AccessDeniedException",
+            "User is not authorized to perform: servicequotas:GetServiceQuota because no "
+            "identity-based policy allows the servicequotas:GetServiceQuota action",
+        )
     service, code = (call.request.get(member) for member in ("ServiceCode", "QuotaCode"))
     if not isinstance(service, str) or not isinstance(code, str):
         raise ServiceError(
@@ -228,6 +247,19 @@ def _get_service_quota(call: Call) -> dict[str, Any]:
             "Adjustable": True,
             "GlobalQuota": False,
             "QuotaAppliedAtLevel": "ACCOUNT",
+        }
+    }
+
+
+def _get_caller_identity(call: Call) -> dict[str, Any]:
+    return {
+        "GetCallerIdentityResponse": {
+            "GetCallerIdentityResult": {
+                "Arn": f"arn:aws:iam::{_ACCOUNT_ID}:user/sandbox",
+                "UserId": "AIDASANDBOX",
+                "Account": _ACCOUNT_ID,
+            },
+            "ResponseMetadata": {"RequestId": call.receipt.request_id},
         }
     }
 
@@ -263,6 +295,13 @@ _GET_SERVICE_QUOTA = Operation(
     throttle_code=None,
     content_type=_JSON_1_1,
 )
+_GET_CALLER_IDENTITY = Operation(
+    name="get_caller_identity",
+    run=_get_caller_identity,
+    service="sts",
+    throttle_code=None,
+    content_type=QUERY_XML,
+)
 
 OPERATIONS = (
     _UPDATE_CONTACT_ATTRIBUTES,
@@ -270,5 +309,6 @@ OPERATIONS = (
     _GET_CONTACT_ATTRIBUTES,
     _DESCRIBE_CONTACT,
     _GET_SERVICE_QUOTA,
+    _GET_CALLER_IDENTITY,
 )
 """Every operation that the sandbox knows."""

@@ -11,7 +11,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from bulk_updater.sandbox.answers import Answer, error_answer, json_answer
+from bulk_updater.sandbox.answers import Answer, error_answer, success_answer
 from bulk_updater.sandbox.counters import OperationCounters
 from bulk_updater.sandbox.errors import ServiceError
 from bulk_updater.sandbox.faults import FaultDice
@@ -143,13 +143,12 @@ class Service:
             return _throttled(operation)
         by_chance = self._dice.roll(operation.name) if operation.service == "connect" else None
         await _pause(latency_s)
-        quota_per_s = self._config.applied_quota_per_s
         call = Call(
             state=self.state,
             request=route.parse(request),
             receipt=receipt,
             scope=scope,
-            quota_per_s=self._config.rate_per_s if quota_per_s is None else quota_per_s,
+            quota_per_s=self._quota_per_s(),
         )
         scripted = self._script(operation.name, call.request) if self._script else None
         fault = scripted or by_chance
@@ -159,6 +158,12 @@ class Service:
         await _pause(fault.delay_s)
         return _fail(fault, operation, call, counters)
 
+    def _quota_per_s(self) -> float | None:
+        if self._config.quotas_denied:
+            return None
+        applied_per_s = self._config.applied_quota_per_s
+        return self._config.rate_per_s if applied_per_s is None else applied_per_s
+
     def _latency_s(self) -> float:
         swing = self._config.latency_jitter * self._latency_rng.uniform(-1.0, 1.0)
         return self._config.latency_ms / 1000 * (1.0 + swing)
@@ -167,7 +172,7 @@ class Service:
 def _carry_out(operation: Operation, call: Call, counters: OperationCounters) -> Answer:
     members = operation.run(call)
     counters.accepted += 1
-    return json_answer(members, content_type=operation.content_type)
+    return success_answer(members, content_type=operation.content_type)
 
 
 def _fail(

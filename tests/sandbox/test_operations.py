@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -229,6 +230,36 @@ async def test_service_quotas_refuse_what_they_do_not_know(sandbox, members, cod
             await client.get_service_quota(**members)
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
     assert caught.value.response["Error"]["Message"]
+
+
+async def test_service_quotas_may_be_denied(config):
+    """With `quotas_denied` reading a quota is AccessDenied, 400, and the permission is named."""
+    async with (
+        Sandbox(replace(config, quotas_denied=True)) as sandbox,
+        sdk(sandbox, "service-quotas") as client,
+    ):
+        with pytest.raises(client.exceptions.AccessDeniedException) as caught:
+            await client.get_service_quota(ServiceCode="connect", QuotaCode="L-F001E5ED")
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert "servicequotas:GetServiceQuota" in caught.value.response["Error"]["Message"]
+    assert sandbox.counters["get_service_quota"].rejected == {"AccessDeniedException": 1}
+
+
+async def test_sts_tells_who_asks(config):
+    """GetCallerIdentity gives the sandbox's one account, and pays no token for it."""
+    config = replace(config, rate_per_s=0.001, burst=1, quotas_denied=True, error_share=1.0)
+    async with Sandbox(config) as sandbox, sdk(sandbox, "sts") as client:
+        for _ in range(3):
+            answer = await client.get_caller_identity()
+    metadata = answer.pop("ResponseMetadata")
+    assert answer == {
+        "Account": "123456789012",
+        "Arn": "arn:aws:iam::123456789012:user/sandbox",
+        "UserId": "AIDASANDBOX",
+    }
+    assert metadata["RequestId"] == metadata["HTTPHeaders"]["x-amzn-requestid"]
+    received = {name: counters.received for name, counters in sandbox.counters.items()}
+    assert received == dict.fromkeys(received, 0) | {"get_caller_identity": 3}
 
 
 async def test_an_operation_that_is_not_there_is_refused(sandbox, connect):

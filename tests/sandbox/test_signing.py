@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore import UNSIGNED
+from botocore.exceptions import ClientError
 
 from bulk_updater.sandbox import Sandbox
 
 from .helpers import paws, paws_headers, sdk, send_raw
 
+CALLER_IDENTITY = b"Action=GetCallerIdentity&Version=2011-06-15"
 WRITE = {"InstanceId": "i", "InitialContactId": "c", "Attributes": {"a": "1"}}
 MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your "
@@ -107,6 +109,26 @@ async def test_a_signature_for_another_service_is_refused(sandbox, path, service
     answer = await paws(sandbox, "GET", path, service=service)
     assert (answer.status, answer.code) == (403, "InvalidSignatureException")
     assert answer.json["message"] == "Credential should be scoped to correct service: 'connect'."
+
+
+async def test_sts_checks_signatures_too(sandbox):
+    """An unknown key, a wrong secret and another service's signature are 403, said in XML."""
+    for options, code in (
+        ({"aws_access_key_id": "other"}, "UnrecognizedClientException"),
+        ({"aws_secret_access_key": "other"}, "InvalidSignatureException"),
+    ):
+        async with sdk(sandbox, "sts", **options) as client:
+            with pytest.raises(ClientError) as caught:
+                await client.get_caller_identity()
+        assert caught.value.response["Error"]["Code"] == code
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    answer = await paws(sandbox, "POST", "/", CALLER_IDENTITY, service="connect")
+    assert (answer.status, answer.code) == (403, "InvalidSignatureException")
+    assert b"scoped to correct service: &#x27;sts&#x27;." in answer.body
+    assert sandbox.counters["get_caller_identity"].rejected == {
+        "UnrecognizedClientException": 1,
+        "InvalidSignatureException": 2,
+    }
 
 
 async def test_credentials_of_its_own_are_checked(config):

@@ -74,6 +74,40 @@ async def test_service_quotas_name_the_code_in_the_body(sandbox):
 @pytest.mark.parametrize(
     "body",
     [
+        b"Action=GetCallerIdentity&Version=2011-06-15",
+        b"Version=2011-06-15&Action=GetCallerIdentity&Other=%FF",
+    ],
+)
+async def test_sts_is_asked_with_a_form(sandbox, body):
+    """A form whose members say so is GetCallerIdentity, whatever the content type says."""
+    answer = await paws(sandbox, "POST", "/", body, service="sts")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/xml")
+    assert b"<Account>123456789012</Account>" in answer.body
+    request_id = answer.headers["x-amzn-requestid"]
+    assert f"<RequestId>{request_id}</RequestId>".encode() in answer.body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"Action=GetCallerIdentity",
+        b"Action=GetCallerIdentity&Version=2010-01-01",
+        b"Action=GetSessionToken&Version=2011-06-15",
+        b"\xff\x00=&&=%zz",
+        b"&" * 100_000,
+    ],
+    ids=lambda body: f"{body[:60]!r}",
+)
+async def test_no_other_form_is_known(sandbox, body):
+    """Anything else that is posted to the root is UnknownOperationException."""
+    answer = await paws(sandbox, "POST", "/", body, service="sts")
+    assert (answer.status, answer.code) == (404, "UnknownOperationException")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         b"",
         b"  ",
         b"{",
