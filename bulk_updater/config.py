@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from bulk_updater.errors import ConfigError
@@ -92,39 +94,31 @@ class PacingConfig:
     """How fast requests may be started, for each operation by itself.
 
     Attributes:
-        rate_per_s: An explicit ceiling; None takes the documented quota times `quota_share`.
+        rate: `quota` takes `quota_share` of the quota that applies to the account and never goes
+            beyond; `auto` finds out how much there is, and takes `quota_share` of that; a number
+            of requests per second, above 0, is never exceeded.
         quota_share: The part of the quota that the run may use, above 0 and up to 1. The rest is
             the live contact centre's.
+        exclusive: Whether nobody else uses the account: then all of the quota is taken, and the
+            run does not give way.
     """
 
-    rate_per_s: float | None = None
+    rate: float | Literal["quota", "auto"] = "quota"
     quota_share: float = 0.8
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
-        if self.rate_per_s is not None and not self.rate_per_s > 0:
-            raise ConfigError(
-                f"--rate is {self.rate_per_s:g}; it must be above 0 requests a second."
-            )
+        if not isinstance(self.rate, str) and not 0 < self.rate < math.inf:
+            raise ConfigError(f"--rate is {self.rate:g}; it must be above 0 requests a second.")
         if not 0 < self.quota_share <= 1:
             raise ConfigError(
                 f"--quota-share is {self.quota_share:g}; it must be above 0 and at most 1."
             )
 
     @property
-    def ceiling_per_s(self) -> float:
-        """Requests that may be started per second, for each operation."""
-        return self.rate_per_s or DOCUMENTED_RATE_PER_S * self.quota_share
-
-    @property
-    def burst(self) -> float:
-        """Depth of the client's bucket: how many requests may start at once after a pause.
-
-        With a ceiling that somebody named, hardly any, or the first second would exceed it: two,
-        or 50 ms of the rate where that is more, so that timers that fire late lose nothing.
-        """
-        if self.rate_per_s is not None:
-            return max(2.0, 0.05 * self.rate_per_s)
-        return DOCUMENTED_BURST * self.quota_share
+    def share(self) -> float:
+        """The part of the quota that the run may use, above 0 and up to 1."""
+        return 1.0 if self.exclusive else self.quota_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +169,7 @@ class RunConfig:
         sources: The sources, in order; row numbers run on through them.
         run_dir: The run directory; None derives it under `runs_dir` from what is run.
         runs_dir: Where derived run directories go.
+        quota_file: What runs learn about the quotas, for later ones; None keeps it in `runs_dir`.
         fresh: Begin anew; an earlier run's directory is kept beside the new one.
         limit: Rows to take at the most, from the first; None takes all.
         max_in_flight: Requests open at once, at the most.
@@ -191,6 +186,7 @@ class RunConfig:
     sources: tuple[Path, ...]
     run_dir: Path | None = None
     runs_dir: Path = Path("runs")
+    quota_file: Path | None = None
     fresh: bool = False
     limit: int | None = None
     max_in_flight: int = 32

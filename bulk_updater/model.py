@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAILED_COLUMNS",
+    "FoundQuota",
     "Frame",
     "Outcome",
+    "PaceSummary",
     "Progress",
+    "Quota",
+    "QuotaOrigin",
     "Request",
     "Result",
     "RunSummary",
@@ -215,6 +219,46 @@ class Result:
         return record
 
 
+class QuotaOrigin(StrEnum):
+    """How a quota came to be known."""
+
+    APPLIED = "applied"
+    """Service Quotas says so."""
+    LEARNT = "learnt"
+    """An earlier run found it out."""
+    DOCUMENTED = "documented"
+    """The documentation says so; the account's own may differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What is believed of one operation's quota before the first request.
+
+    Attributes:
+        rate_per_s: Requests per second, above 0.
+        origin: Who says so.
+        unread: Why it is not the applied one, as a clause; None where it is, and where what was
+            learnt comes first.
+    """
+
+    rate_per_s: float
+    origin: QuotaOrigin
+    unread: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundQuota:
+    """What a run found one operation's quota to be, from what was accepted and throttled.
+
+    Attributes:
+        rate_per_s: Requests per second that the service let this run have, above 0.
+        burst: Tokens that the bucket holds, at least 1; None where it did not show.
+    """
+
+    rate_per_s: float
+    burst: float | None = None
+
+
 @dataclass(slots=True)
 class Progress:
     """Where a run stands; one object that the pipeline writes and a display reads.
@@ -227,9 +271,12 @@ class Progress:
         sent: Attempts begun.
         throttled: Attempts answered with throttling.
         in_flight: Requests open now.
-        ceiling_per_s: The most that the run may start per second, over all operations; 0 before
+        ceiling_per_s: The most that the run may ever start per second, over all operations; None
+            before it is known, and where the run finds out how much there is.
+        allowed_per_s: Asks for what may be started per second now, over all operations; 0 before
             it is known.
         started_per_s: Asks for the requests started per second lately, over all operations.
+        exclusive: Whether the run was told that nobody else uses the account.
     """
 
     results_total: int = 0
@@ -239,13 +286,43 @@ class Progress:
     sent: int = 0
     throttled: int = 0
     in_flight: int = 0
-    ceiling_per_s: float = 0.0
+    ceiling_per_s: float | None = None
+    allowed_per_s: Callable[[], float] = lambda: 0.0
     started_per_s: Callable[[], float] = lambda: 0.0
+    exclusive: bool = False
 
     def count(self, outcome: Outcome, n_results: int = 1) -> None:
         """Results have become durable."""
         self.settled += n_results
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + n_results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaceSummary:
+    """How fast one execution of a run sent one operation's requests.
+
+    Attributes:
+        operation: The operation's snake_case name.
+        ceiling_per_s: Requests per second that were never exceeded; None where the run found out
+            how much there is.
+        quota_per_s: The quota that was believed at the start, in requests per second.
+        origin: Who said so.
+        exclusive: Whether the run was told that nobody else uses the account.
+        started: Attempts begun.
+        throttled: Attempts answered with throttling.
+        started_per_s: Attempts begun per second, on average, from the first to the end.
+        found: What the quota was found to be; None where nothing certain was.
+    """
+
+    operation: str
+    ceiling_per_s: float | None
+    quota_per_s: float
+    origin: QuotaOrigin
+    exclusive: bool
+    started: int
+    throttled: int
+    started_per_s: float
+    found: FoundQuota | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +342,7 @@ class RunSummary:
         ledger: Path of the ledger.
         failed: Path of `failed.csv`; None where nothing failed or was invalid.
         resume: The command that goes on; None where nothing is left to do.
+        pace: How fast this execution sent, for each operation; empty where it sent nothing.
     """
 
     run_id: str
@@ -279,3 +357,4 @@ class RunSummary:
     ledger: str
     failed: str | None = None
     resume: str | None = None
+    pace: tuple[PaceSummary, ...] = ()

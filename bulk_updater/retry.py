@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bulk_updater.config import RetryConfig
     from bulk_updater.connect import Receipt
     from bulk_updater.model import Request
-    from bulk_updater.pacing import Pacer
+    from bulk_updater.pacing import Pacer, Start
 
 __all__ = [
     "LONGEST_RETRY_AFTER_S",
@@ -237,8 +237,6 @@ async def send_until_settled(
     rng: random.Random,
     *,
     now: Callable[[], float] = time.time,
-    on_attempt: Callable[[], None] | None = None,
-    on_throttled: Callable[[], None] | None = None,
 ) -> Sent:
     """Sends a request until Connect took it, refused it, or attempts ran out.
 
@@ -252,8 +250,6 @@ async def send_until_settled(
         config: How often and how patiently.
         rng: Draws the jitter.
         now: Seconds since the epoch.
-        on_attempt: Called when an attempt has its token and begins.
-        on_throttled: Called when an attempt ended in throttling.
 
     Returns:
         How it ended; that the whole run should stop is a value, too.
@@ -269,18 +265,16 @@ async def send_until_settled(
 
     async def attempt() -> Receipt:
         nonlocal started_at, began_s
-        await pacer.acquire(operation, front=course.was_throttled)
+        start = await pacer.acquire(operation, front=course.was_throttled)
         if course.error is None:
             started_at, began_s = now(), clock()
-        if on_attempt is not None:
-            on_attempt()
         try:
             taken = await send(request)
         except SendError as error:
             course.note(error)
-            _tell(pacer, operation, course, on_throttled)
+            _tell(pacer, operation, start, course)
             raise
-        pacer.accepted(operation)
+        pacer.accepted(operation, start)
         return taken
 
     try:
@@ -326,16 +320,12 @@ async def _try_again(
     return None
 
 
-def _tell(
-    pacer: Pacer, operation: str, course: _Course, on_throttled: Callable[[], None] | None
-) -> None:
+def _tell(pacer: Pacer, operation: str, start: Start, course: _Course) -> None:
     """Tells the pacer what an attempt that failed says about the quota."""
     error = course.error
     if isinstance(error, Throttled):
-        if on_throttled is not None:
-            on_throttled()
         # Where the run stops, a bucket closed for hours would only keep others from stopping.
         waits = course.verdict is Verdict.RETRY
-        pacer.throttled(operation, error.retry_after_s if waits else None)
+        pacer.throttled(operation, start, error.retry_after_s if waits else None)
     elif isinstance(error, RequestRejected) and error.http_status is not None:
-        pacer.accepted(operation)  # it was let in, and only then refused
+        pacer.accepted(operation, start)  # it was let in, and only then refused

@@ -123,6 +123,7 @@ async def test_both_are_read(ask: Ask):
     assert found == AppliedQuotas(
         {"update_contact_attributes": 20.0, "update_contact": 12.5}, ACCOUNT, None
     )
+    assert found.region == "eu-west-2"
     assert stub.hits == 2
     for received in stub.requests:
         assert received.body["ServiceCode"] == "connect"

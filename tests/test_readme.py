@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -10,14 +11,27 @@ import click
 import pytest
 
 from bulk_updater.cli import cli
-from bulk_updater.config import DOCUMENTED_BURST, DOCUMENTED_RATE_PER_S, MaxFailures, PacingConfig
+from bulk_updater.config import (
+    DOCUMENTED_BURST,
+    DOCUMENTED_RATE_PER_S,
+    MaxFailures,
+    PacingConfig,
+    RunConfig,
+)
+from bulk_updater.connect import Connect, read_quotas
 from bulk_updater.mapping import compile_mapping, parse_spec
 from bulk_updater.mapping.values import Condition, ValueSpec
-from bulk_updater.model import Outcome
+from bulk_updater.model import Outcome, Quota, QuotaOrigin
 from bulk_updater.operations import iter_operations
+from bulk_updater.pacing import Pacer, ceiling_per_s, initial_rate_per_s
+from bulk_updater.pipeline import quotas
+from bulk_updater.pipeline.estimate import LONG_RUN_S
+from bulk_updater.pipeline.quotas import quota_file
+from bulk_updater.words import percent
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROSE = " ".join(README.split())
 
 
 def blocks(language: str) -> list[str]:
@@ -94,9 +108,9 @@ def test_outcomes_and_figures_are_the_programs():
     """Outcomes, quota, share, codes and the breaker's number are what the code says."""
     for outcome in Outcome:
         assert f"| `{outcome.value}` |" in README
-    assert f"{DOCUMENTED_RATE_PER_S:.0f} requests a second with a burst of" in README
-    assert f"burst of {DOCUMENTED_BURST:.0f}" in README
-    assert f"takes {PacingConfig().quota_share:.0%}".replace("%", " %") in README
+    quota = f"{DOCUMENTED_RATE_PER_S:.0f} requests a second with a burst of {DOCUMENTED_BURST:.0f}"
+    assert quota in PROSE
+    assert f"takes {percent(PacingConfig().quota_share)} of it by default" in PROSE
     assert MaxFailures().in_a_row == 50
     assert "Fifty failures in a row" in README
     for operation in iter_operations():
@@ -104,9 +118,58 @@ def test_outcomes_and_figures_are_the_programs():
 
 
 def test_the_estimate_in_the_readme_is_right():
-    """100,000 rows at the default pace are about three and a half hours."""
-    assert 100_000 / PacingConfig().ceiling_per_s / 3600 == pytest.approx(3.5, abs=0.1)
-    assert "100,000 rows take about three\nand a half hours" in README
+    """100,000 rows at the documented quota's share are about three and a half hours."""
+    documented = Quota(rate_per_s=DOCUMENTED_RATE_PER_S, origin=QuotaOrigin.DOCUMENTED)
+    rate_per_s = initial_rate_per_s(PacingConfig(), documented)
+    assert 100_000 / rate_per_s / 3600 == pytest.approx(3.5, abs=0.1)
+    assert "100,000 rows take about three and a half hours at 80 % of that" in PROSE
+
+
+def test_the_figures_of_the_pace_are_the_programs():
+    """How long it waits, how long it remembers and how often it saves are what the code says."""
+    for ask in (read_quotas, Connect.read_quotas):
+        assert inspect.signature(ask).parameters["timeout_s"].default == 3.0
+    assert "nobody answers within three seconds" in PROSE
+    assert quotas._FORGOTTEN_AFTER_S == 30 * 86_400
+    assert "For 30 days later `auto` runs begin from it" in PROSE
+    assert quotas._SAVE_EVERY_S == 60
+    assert "once a minute and at the end" in PROSE
+    assert LONG_RUN_S == 3600
+    assert "for more than an hour, also with larger quotas" in PROSE
+    config = RunConfig(mapping=Path("mapping.yaml"), sources=(Path("export.csv"),))
+    assert f"kept in `{quota_file(config)}`" in PROSE
+
+
+def test_the_table_of_rates_is_what_the_pace_is():
+    """The default and its share; never above for two of the three, and no ceiling for `auto`."""
+    quota = Quota(rate_per_s=20.0, origin=QuotaOrigin.APPLIED)
+    assert PacingConfig().rate == "quota"
+    assert ceiling_per_s(PacingConfig(), quota) == 16.0
+    assert (
+        "| `quota`, the default | 80 % of the quota that applies to the account | that |" in PROSE
+    )
+    assert ceiling_per_s(PacingConfig(rate="auto"), quota) is None
+    assert (
+        "| `auto` | 80 % of what it finds the quota to be | nothing: it looks for more |" in PROSE
+    )
+    assert ceiling_per_s(PacingConfig(rate=5.0), quota) == 5.0
+    assert "| `N` | N requests a second | N |" in PROSE
+
+
+async def test_a_throttled_run_halves_its_rate_and_comes_back():
+    """Next to live traffic: half at once, and within 30 seconds almost all of it."""
+    now = 0.0
+    documented = Quota(rate_per_s=10.0, origin=QuotaOrigin.DOCUMENTED)
+    pacer = Pacer(PacingConfig(), {"update_contact": documented}, lambda: now)
+    for now in range(1, 11):  # noqa: B007 - the pacer's clock reads it
+        pacer.accepted("update_contact", await pacer.acquire("update_contact"))
+    pacer.throttled("update_contact", await pacer.acquire("update_contact"))
+    assert pacer.allowed_per_s() == 4.0
+    for now in range(11, 41):  # noqa: B007 - the pacer's clock reads it
+        pacer.accepted("update_contact", await pacer.acquire("update_contact"))
+    assert 7.0 < pacer.allowed_per_s() < 8.0
+    assert "halves its rate and comes back within half a minute, to a little less" in PROSE
+    assert '"giving way"' in PROSE
 
 
 def test_files_that_the_readme_links_to_are_there():

@@ -19,8 +19,8 @@ from bulk_updater.errors import (
     Throttled,
     TransientError,
 )
-from bulk_updater.model import Request, Verdict
-from bulk_updater.pacing import Pacer
+from bulk_updater.model import Quota, QuotaOrigin, Request, Verdict
+from bulk_updater.pacing import Pacer, Start
 from bulk_updater.retry import (
     LONGEST_RETRY_AFTER_S,
     TREATMENTS,
@@ -57,6 +57,12 @@ def loader() -> Loader:
 def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
     """botocore's data is the same for all; reading it takes most of the time of a test."""
     monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
+
+
+def pacer_of(rate: float | None = None) -> Pacer:
+    """A pacer for the operation, at a named rate or the default one."""
+    config = PacingConfig() if rate is None else PacingConfig(rate=rate)
+    return Pacer(config, {OPERATION: Quota(rate_per_s=10.0, origin=QuotaOrigin.DOCUMENTED)})
 
 
 def throttled(code: str = "TooManyRequestsException", **about: Any) -> Throttled:
@@ -106,7 +112,7 @@ async def settle(
     sent = await send_until_settled(
         REQUEST,
         service.send,
-        pacer or Pacer(PacingConfig(rate_per_s=1e6), [OPERATION]),
+        pacer or pacer_of(1e6),
         config or RetryConfig(),
         random.Random(seed),
         **more,
@@ -315,7 +321,7 @@ async def test_never_back_early(error: SendError):
 @pytest.mark.parametrize("make", [transient, throttled])
 async def test_asked_to_come_back_much_later(make: Callable[..., SendError]):
     """More than an hour is an outage: the run stops at once, and holds nobody else up."""
-    pacer = Pacer(PacingConfig(rate_per_s=10.0), [OPERATION])
+    pacer = pacer_of(10.0)
     error = make(retry_after_s=LONGEST_RETRY_AFTER_S + 1)
     sent, service = await settle(error, pacer=pacer)
     assert (sent.verdict, sent.error, len(service.at_s)) == (S, error, 1)
@@ -345,24 +351,18 @@ async def test_conflicts_are_counted_apart():
 @pytest.mark.looptime
 async def test_every_attempt_pays():
     """First or repeated, an attempt begins with a token of its operation's bucket."""
-    pacer = Pacer(PacingConfig(rate_per_s=2.0), [OPERATION])
-    begun: list[float] = []
+    pacer = pacer_of(2.0)
     config = RetryConfig(backoff_base_s=0.0)
-    sent, service = await settle(
-        transient(),
-        config=config,
-        pacer=pacer,
-        on_attempt=lambda: begun.append(asyncio.get_running_loop().time()),
-    )
+    sent, service = await settle(transient(), config=config, pacer=pacer)
     assert sent.attempts == 8
-    assert begun == service.at_s
-    assert [round(at, 2) for at in begun] == [0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert sum(pacer.series()[0]["started"]) == 8
+    assert [round(at, 2) for at in service.at_s] == [0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
 
 
 @pytest.mark.looptime
 async def test_throttled_goes_to_the_front():
     """A request that was throttled is sent again before those that have not been sent."""
-    pacer = Pacer(PacingConfig(rate_per_s=1.0), [OPERATION])
+    pacer = pacer_of(1.0)
     order: list[str] = []
 
     def named(name: str, *answers: SendError | Receipt) -> asyncio.Task[Sent]:
@@ -389,38 +389,50 @@ class Listener:
     """A pacer that only listens."""
 
     heard: list[tuple[Any, ...]] = field(default_factory=list)
+    n_started: int = 0
 
-    async def acquire(self, operation: str, *, front: bool = False) -> None:
+    async def acquire(self, operation: str, *, front: bool = False) -> Start:
         self.heard.append(("front" if front else "acquire", operation))
+        self.n_started += 1
+        return Start(asyncio.get_running_loop().time(), self.n_started - 1)
 
-    def accepted(self, operation: str) -> None:
-        self.heard.append(("accepted", operation))
+    def accepted(self, operation: str, start: Start) -> None:
+        self.heard.append(("accepted", operation, start.number))
 
-    def throttled(self, operation: str, retry_after_s: float | None) -> None:
-        self.heard.append(("throttled", operation, retry_after_s))
+    def throttled(self, operation: str, start: Start, retry_after_s: float | None) -> None:
+        self.heard.append(("throttled", operation, start.number, retry_after_s))
 
 
 @pytest.mark.looptime
 async def test_what_the_pacer_hears():
-    """Throttling and acceptances are told; a failure of the service says nothing of the quota."""
+    """Throttling and acceptances are told, each with its own attempt's start; a failure of the
+    service says nothing of the quota."""
     listener = Listener()
-    counted: list[str] = []
-    await settle(
+    _, service = await settle(
         throttled(retry_after_s=3.0),
         transient(),
         RECEIPT,
         pacer=listener,  # type: ignore[arg-type]
-        on_attempt=lambda: counted.append("attempt"),
-        on_throttled=lambda: counted.append("throttled"),
     )
     assert listener.heard == [
         ("acquire", OPERATION),
-        ("throttled", OPERATION, 3.0),
+        ("throttled", OPERATION, 0, 3.0),
         ("front", OPERATION),
         ("acquire", OPERATION),
-        ("accepted", OPERATION),
+        ("accepted", OPERATION, 2),
     ]
-    assert counted == ["attempt", "throttled", "attempt", "attempt"]
+    assert len(service.at_s) == listener.n_started
+
+
+@pytest.mark.looptime
+async def test_a_wait_that_is_too_long_is_not_asked_of_others():
+    """Where the run stops for it, the pacer hears of the throttling, and not of the hours."""
+    listener = Listener()
+    await settle(
+        throttled(retry_after_s=LONGEST_RETRY_AFTER_S + 1),
+        pacer=listener,  # type: ignore[arg-type]
+    )
+    assert listener.heard[1:] == [("throttled", OPERATION, 0, None)]
 
 
 @pytest.mark.looptime
@@ -443,7 +455,7 @@ async def test_a_refused_row_was_let_in(error: SendError, expected: list[str]):
 @pytest.mark.parametrize("where", ["bucket", "answer", "backoff"])
 async def test_cancelled(where: str):
     """A cancellation passes wherever it comes, and is never taken for a failure."""
-    pacer = Pacer(PacingConfig(rate_per_s=0.001), [OPERATION])
+    pacer = pacer_of(0.001)
     n_sent = 0
 
     async def send(_: Request) -> Receipt:
@@ -454,7 +466,7 @@ async def test_cancelled(where: str):
         raise transient(retry_after_s=1000.0 if where == "backoff" else None)
 
     if where == "bucket":
-        pacer.throttled(OPERATION, 1000.0)
+        pacer.throttled(OPERATION, await pacer.acquire(OPERATION), 1000.0)
     task = asyncio.create_task(
         send_until_settled(REQUEST, send, pacer, RetryConfig(), random.Random(1))
     )
@@ -475,7 +487,7 @@ async def test_our_own_mistakes_are_not_rows():
         n_sent += 1
         raise ZeroDivisionError
 
-    pacer = Pacer(PacingConfig(), [OPERATION])
+    pacer = pacer_of()
     with pytest.raises(ZeroDivisionError):
         await send_until_settled(REQUEST, send, pacer, RetryConfig(), random.Random(1))
     assert n_sent == 1
@@ -484,7 +496,7 @@ async def test_our_own_mistakes_are_not_rows():
 @pytest.mark.looptime
 async def test_concurrent_requests_do_not_share_their_counts():
     """Fifty requests that fail side by side each make their own attempts and end on their own."""
-    pacer = Pacer(PacingConfig(rate_per_s=1000.0), [OPERATION])
+    pacer = pacer_of(1000.0)
     services = [Service([transient()]) for _ in range(50)]
     rng = random.Random(1)
     sent = await asyncio.gather(
@@ -530,7 +542,7 @@ async def test_through_the_door(answers: list[Answer], expected: Verdict | None,
             region="eu-west-2", access_key=("key", "secret"), endpoint_url=stub.url
         )
         async with open_connect(config, max_in_flight=2) as connect:
-            pacer = Pacer(PacingConfig(), [OPERATION])
+            pacer = pacer_of()
             sent = await send_until_settled(
                 REQUEST, connect.send, pacer, RetryConfig(), random.Random(1)
             )
@@ -547,7 +559,7 @@ async def test_nobody_listens():
         region="eu-west-2", access_key=("key", "secret"), endpoint_url="http://127.0.0.1:1"
     )
     async with open_connect(config, max_in_flight=2) as connect:
-        pacer = Pacer(PacingConfig(), [OPERATION])
+        pacer = pacer_of()
         sent = await send_until_settled(
             REQUEST, connect.send, pacer, RetryConfig(), random.Random(1)
         )

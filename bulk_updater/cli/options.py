@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -101,17 +101,20 @@ connection_options = _all_of(
 )
 
 
-def _parse_rate(_context: click.Context, _option: click.Parameter, value: str) -> float | None:
-    """`quota` as None, or requests a second."""
-    if value == "quota":
-        return None
+def _parse_rate(
+    _context: click.Context, _option: click.Parameter, value: str
+) -> float | Literal["quota", "auto"]:
+    """`quota`, `auto`, or requests a second."""
+    named: dict[str, Literal["quota", "auto"]] = {"quota": "quota", "auto": "auto"}
+    if value in named:
+        return named[value]
     try:
         rate = float(value)
     except ValueError:
         rate = 0.0
-    if not 0 < rate < float("inf"):
+    if not 0 < rate < math.inf:
         raise click.BadParameter(
-            f'"{value}" is no rate: it is "quota", or requests a second above 0.'
+            f'"{value}" is no rate: it is "quota", "auto", or requests a second above 0.'
         )
     return rate
 
@@ -139,19 +142,31 @@ pacing_options = _all_of(
     click.option(
         "--rate",
         callback=_parse_rate,
-        metavar="quota|N",
+        metavar="quota|auto|N",
         default="quota",
         show_default=True,
-        help="Requests a second for each operation: the documented quota times "
-        "--quota-share, or never above N.",
+        help="Requests a second for each operation: --quota-share of the quota that applies to "
+        "the account; or of the quota as it turns out to be; or never above N.",
     ),
     click.option(
         "--quota-share",
         type=float,
         metavar="SHARE",
-        default=DEFAULTS.pacing.quota_share,
-        show_default=True,
-        help="Part of the quota to use; the rest is the live contact centre's.",
+        # No default here: a share that was given is told from one that was not.
+        help="Part of the quota to use; the rest is the live contact centre's.  "
+        f"[default: {DEFAULTS.pacing.quota_share}]",
+    ),
+    click.option(
+        "--exclusive",
+        is_flag=True,
+        help="Take all of the quota and do not give way: for an account without live traffic.",
+    ),
+    click.option(
+        "--quota-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="What runs find out about the quotas, for later ones; by default "
+        f"{DEFAULTS.runs_dir}/quotas.json.",
     ),
     click.option("--limit", type=int, metavar="N", help="Take only the first N rows."),
 )
@@ -187,26 +202,36 @@ def make_run_config(flags: dict[str, Any]) -> RunConfig:
         mapping=flags["mapping"],
         sources=tuple(flags["sources"]),
         run_dir=flags.get("run_dir"),
+        quota_file=flags["quota_file"],
         fresh=flags.get("fresh", False),
         limit=flags["limit"],
         max_in_flight=flags.get("max_in_flight", DEFAULTS.max_in_flight),
         connection=ConnectionConfig(
-            region=flags.get("region"),
-            profile=flags.get("profile"),
-            endpoint_url=flags.get("endpoint_url") or _endpoint_of_environment(flags),
-            ca_bundle=flags.get("ca_bundle"),
-            verify_ssl=not flags.get("no_verify_ssl", False),
-            sign_requests=not flags.get("no_sign_request", False),
-            connect_timeout_s=flags.get(
-                "cli_connect_timeout", DEFAULTS.connection.connect_timeout_s
-            ),
-            read_timeout_s=flags.get("cli_read_timeout", DEFAULTS.connection.read_timeout_s),
+            region=flags["region"],
+            profile=flags["profile"],
+            endpoint_url=flags["endpoint_url"] or _endpoint_of_environment(flags),
+            ca_bundle=flags["ca_bundle"],
+            verify_ssl=not flags["no_verify_ssl"],
+            sign_requests=not flags["no_sign_request"],
+            connect_timeout_s=flags["cli_connect_timeout"],
+            read_timeout_s=flags["cli_read_timeout"],
         ),
-        pacing=PacingConfig(rate_per_s=flags["rate"], quota_share=flags["quota_share"]),
+        pacing=_make_pacing_config(flags),
         retry=RetryConfig(max_attempts=flags.get("max_attempts", DEFAULTS.retry.max_attempts)),
         max_failures=flags.get("max_failures", DEFAULTS.max_failures),
         sandbox=flags.get("sandbox", False),
         command=_command(),
+    )
+
+
+def _make_pacing_config(flags: dict[str, Any]) -> PacingConfig:
+    share = flags["quota_share"]
+    if flags["exclusive"] and share is not None:
+        raise ConfigError("--exclusive takes all of the quota; leave --quota-share out.")
+    return PacingConfig(
+        rate=flags["rate"],
+        quota_share=DEFAULTS.pacing.quota_share if share is None else share,
+        exclusive=flags["exclusive"],
     )
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 from rich.console import Console
@@ -41,6 +41,17 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Lines for whoever reads standard error, if anybody does."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """A reader that has gone takes the log with it, and not the exit code."""
+        if isinstance(sys.exception(), BrokenPipeError):
+            _abandon(2)
+        else:
+            super().handleError(record)
+
+
 def set_up_logging(*, color: str, debug: bool) -> None:
     """Send our own log to standard error.
 
@@ -61,7 +72,7 @@ def set_up_logging(*, color: str, debug: bool) -> None:
             console=console, show_path=debug, show_time=False, markup=False, highlighter=None
         )
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _LogHandler(sys.stderr)
         handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
         )
@@ -134,8 +145,12 @@ def reader_may_leave() -> Iterator[None]:
 
 def abandon_output() -> None:
     """Nobody reads standard output any more: what is still in buffers goes nowhere, quietly."""
+    _abandon(1)
+
+
+def _abandon(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    os.dup2(nowhere, descriptor)
     os.close(nowhere)
 
 

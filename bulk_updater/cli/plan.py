@@ -9,6 +9,7 @@ import click
 
 from bulk_updater.cli.exits import EXIT_BAD_ROWS
 from bulk_updater.cli.options import (
+    connection_options,
     job_arguments,
     make_run_config,
     output_options,
@@ -23,7 +24,7 @@ __all__ = ["plan"]
 _EPILOG = """\b
 Examples:
   bulk-updater plan mapping.yaml export.csv
-  bulk-updater plan mapping.yaml export.parquet --rate 50
+  bulk-updater plan mapping.yaml export.parquet --rate 50       asks nobody
   bulk-updater plan mapping.yaml export.csv --json | jq .operations[0].invalid
 
 Exit codes: 0 every row can be sent or is skipped; 1 some rows are INVALID; 2 usage.
@@ -33,13 +34,15 @@ Exit codes: 0 every row can be sent or is skipped; 1 some rows are INVALID; 2 us
 @click.command(epilog=_EPILOG)
 @job_arguments
 @pacing_options
+@connection_options
 @output_options
 def plan(**flags: Any) -> int:
     """Do everything but the sending.
 
     Says how many requests SOURCE... makes as MAPPING says, which rows are invalid and why, how
     long the run would take, and shows one request as the AWS CLI would take it. The request
-    holds the cells of a row; nothing else does.
+    holds the cells of a row; nothing else does. No row is sent; Service Quotas is asked for the
+    quota, as a run does.
     """
     set_up_logging(color=flags["color"], debug=flags["debug"])
     made = make_plan(make_run_config(flags))

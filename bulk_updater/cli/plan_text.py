@@ -8,8 +8,7 @@ import orjson
 from rich.text import Text
 
 from bulk_updater.cli.output import output_console, print_wrapped
-from bulk_updater.cli.words import count, duration
-from bulk_updater.operations import get_operation
+from bulk_updater.words import count, duration, figure
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +34,10 @@ def print_plan(plan: Plan) -> None:
     for part in plan.operations:
         console.print()
         console.print(Text(part.operation, style="bold"))
-        _print_operation(console, part, plan.ceiling_per_s)
+        _print_requests(part)
+        _print_pace(part)
+        _print_unsent(part)
+        _print_example(console, part)
     console.print()
     console.print(Text(_last_line(plan), style="bold"))
 
@@ -43,36 +45,56 @@ def print_plan(plan: Plan) -> None:
 def _last_line(plan: Plan) -> str:
     if not any(part.n_requests for part in plan.operations):
         return "Nothing was sent, and a run would send nothing."
+    takes = f"Nothing was sent. A run takes {duration(plan.takes_s)}"
+    rates = {figure(part.initial_rate_per_s) for part in plan.operations}
+    if len(rates) > 1:
+        return f"{takes}."
     each = " for each operation" if len(plan.operations) > 1 else ""
-    return (
-        f"Nothing was sent. A run takes {duration(plan.takes_s)} at {plan.ceiling_per_s:g} "
-        f"requests a second{each}."
-    )
+    return f"{takes} at {rates.pop()} requests a second{each}."
 
 
-def _print_operation(console: Console, part: OperationPlan, ceiling_per_s: float) -> None:
-    quota = get_operation(part.operation).quota_code
-    requests = f"{duration(part.takes_s)} at {ceiling_per_s:g}/s; quota code {quota}"
+def _print_requests(part: OperationPlan) -> None:
+    requests = f"{duration(part.takes_s)} at {figure(part.initial_rate_per_s)}/s"
     if part.n_requests:
         requests += f"; the largest has {count(part.max_payload_bytes, 'byte')}"
+    what = "request" if part.n_requests == 1 else "requests"
+    _print_row(f"{part.n_requests:,}", what, requests)
+
+
+def _print_pace(part: OperationPlan) -> None:
+    _print_row("", "pace", part.pace)
+    if not part.at_other_quotas:
+        _print_row("", "quota", f"code {part.quota_code}")
+        return
+    _print_row("", "quota", f"code {part.quota_code}; AWS raises it on request. With")
+    rates = [f"{figure(each.rate_per_s)}/s" for each in part.at_other_quotas]
+    width = max(map(len, rates))
+    for rate, each in zip(rates, part.at_other_quotas, strict=True):
+        print_wrapped(f"{rate:>{width}}  {duration(each.takes_s)}", indent=23)
+
+
+def _print_row(number: str, what: str, more: str) -> None:
+    first = f"{number:>9}  {what:<8}  " if more else f"{number:>9}  {what}"
+    print_wrapped(more, indent=21, first=first)
+
+
+def _print_unsent(part: OperationPlan) -> None:
     skipped = ", ".join(
         f"{number:,} {_REASONS.get(reason, reason)}"
         for reason, number in part.skipped.items()
         if number
     )
-    for number, what, more in (
-        (part.n_requests, "request" if part.n_requests == 1 else "requests", requests),
-        (sum(part.skipped.values()), "skipped", skipped),
-        (part.n_invalid, "invalid", ""),
-    ):
-        first = f"{number:>9,}  {what:<8}  " if more else f"{number:>9,}  {what}"
-        print_wrapped(more, indent=21, first=first)
+    _print_row(f"{sum(part.skipped.values()):,}", "skipped", skipped)
+    _print_row(f"{part.n_invalid:,}", "invalid", "")
     for group in part.invalid[:_GROUPS_SHOWN]:
         print_wrapped(_rows_of(group), indent=11)
         print_wrapped(_fault_of(group), indent=13, style="yellow")
     if len(part.invalid) > _GROUPS_SHOWN:
         kinds = count(len(part.invalid) - _GROUPS_SHOWN, "more kind")
         print_wrapped(f"and {kinds}; --json has all", indent=11)
+
+
+def _print_example(console: Console, part: OperationPlan) -> None:
     if part.example is not None:
         command = part.operation.replace("_", "-")
         console.print()

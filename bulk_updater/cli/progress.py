@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bulk_updater.cli.output import error_console
-from bulk_updater.cli.words import duration
 from bulk_updater.model import Outcome
+from bulk_updater.words import duration, figure, percent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _REDRAW_S = 0.25
 _LOG_EVERY_S = 15.0
 _BAR_COLUMNS = 60
+
+_CLEARLY_BELOW = 0.9
+"""The part of the ceiling below which it is worth saying."""
 
 
 @contextlib.asynccontextmanager
@@ -70,16 +73,17 @@ def _bar(progress: Progress) -> Table:
 
 
 def describe(progress: Progress) -> str:
-    """One line: settled of all, rate against the ceiling, throttled, bad, time left."""
+    """One line: settled of all, pace against what is allowed, throttled, bad, time left."""
     if not progress.results_total:
         return "Reading the mapping and the source."
     # Rounded down: 100% is for the end.
-    percent = 100 * progress.settled // progress.results_total
-    parts = [f"{progress.settled:,}/{progress.results_total:,} settled ({percent}%)"]
-    if progress.ceiling_per_s:
-        parts.append(f"{progress.started_per_s():.1f} of {progress.ceiling_per_s:g}/s")
+    done = 100 * progress.settled // progress.results_total
+    parts = [f"{progress.settled:,}/{progress.results_total:,} settled ({done}%)"]
+    if progress.allowed_per_s():
+        parts.append(_pace(progress))
     if progress.throttled:
-        parts.append(f"{progress.throttled:,} throttled")
+        share = percent(progress.throttled / max(progress.sent, 1)).replace(" ", "")
+        parts.append(f"{progress.throttled:,} throttled ({share})")
     parts += [
         f"{progress.outcomes[outcome]:,} {outcome}"
         for outcome in (Outcome.FAILED, Outcome.INVALID)
@@ -89,6 +93,17 @@ def describe(progress: Progress) -> str:
     if left_s is not None:
         parts.append(f"{duration(left_s)} left")
     return " · ".join(parts)
+
+
+def _pace(progress: Progress) -> str:
+    """`7.9 of 8/s`, or `4.1 of 4.2/s, giving way (ceiling 8)`."""
+    allowed_per_s, ceiling_per_s = progress.allowed_per_s(), progress.ceiling_per_s
+    pace = f"{progress.started_per_s():.1f} of {figure(allowed_per_s, 1)}/s"
+    if ceiling_per_s is None or allowed_per_s >= _CLEARLY_BELOW * ceiling_per_s:
+        return pace
+    # A run that has the account to itself gives way to nobody: its quota is less than was thought.
+    why = "" if progress.exclusive else ", giving way"
+    return f"{pace}{why} (ceiling {figure(ceiling_per_s)})"
 
 
 def time_left_s(progress: Progress) -> float | None:

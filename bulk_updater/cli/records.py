@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rich.text import Text
 
 from bulk_updater.cli.output import output_console, print_wrapped
-from bulk_updater.cli.words import count
+from bulk_updater.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

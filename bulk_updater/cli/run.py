@@ -40,7 +40,7 @@ __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
-REHEARSAL = SandboxConfig(live_per_s=4.0)
+REHEARSAL = SandboxConfig(live_per_s=3.0)
 """What `--sandbox` runs against: the documented quota, next to a small live contact centre, so
 that a rehearsal meets throttling as a real run would."""
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from bulk_updater.cli.output import output_console
-from bulk_updater.cli.words import count, duration
+from bulk_updater.cli.output import output_console, print_wrapped
+from bulk_updater.config import DOCUMENTED_RATE_PER_S
+from bulk_updater.model import QuotaOrigin
+from bulk_updater.words import count, duration, figure, percent
 
 if TYPE_CHECKING:
-    from bulk_updater.model import RunSummary
+    from bulk_updater.model import FoundQuota, PaceSummary, RunSummary
 
 __all__ = ["print_how_to_go_on", "print_summary"]
 
@@ -25,6 +27,8 @@ def print_summary(summary: RunSummary) -> None:
     _print_outcomes(summary)
     console.print()
     console.print(Text(f"{_what_was_read(summary)}; {_what_was_sent(summary)}."))
+    for line in _what_was_found(summary):
+        print_wrapped(line)
     console.print(Text(f"ledger  {summary.ledger}"), soft_wrap=True)
     if summary.failed:
         console.print(Text(f"failed  {summary.failed}"), soft_wrap=True)
@@ -77,4 +81,29 @@ def _what_was_sent(summary: RunSummary) -> str:
     if not summary.attempts:
         return "nothing was sent"
     sent = f"{count(summary.attempts, 'request was', 'requests were')} sent"
-    return f"{sent}, {summary.throttled:,} of them throttled" if summary.throttled else sent
+    if not summary.throttled:
+        return sent
+    share = percent(summary.throttled / summary.attempts)
+    return f"{sent}, {summary.throttled:,} of them throttled ({share})"
+
+
+def _what_was_found(summary: RunSummary) -> list[str]:
+    """What the quota looks like, for each operation where it showed."""
+    found = [_quota_found(pace, pace.found) for pace in summary.pace if pace.found is not None]
+    if len(summary.pace) == 1:
+        return [f"{each[:1].upper()}{each[1:]}" for each in found]
+    names = [pace.operation for pace in summary.pace if pace.found is not None]
+    return [f"{name}: {each}" for name, each in zip(names, found, strict=True)]
+
+
+def _quota_found(pace: PaceSummary, found: FoundQuota) -> str:
+    beside = "" if pace.exclusive else " next to what others took"
+    burst = "" if found.burst is None else f" with burst about {found.burst:.0f}"
+    if beside and burst:
+        burst = f",{burst}"
+    told = (
+        f"Service Quotas says {figure(pace.quota_per_s)}"
+        if pace.origin is QuotaOrigin.APPLIED
+        else f"documented {figure(DOCUMENTED_RATE_PER_S)}"
+    )
+    return f"your quota looks like {figure(found.rate_per_s, 1)}/s{beside}{burst}; {told}."

@@ -65,11 +65,14 @@ class AppliedQuotas:
         account_id: The account, 12 digits; None where nobody said.
         unread: Why some could not be read: one clause without a full stop, for a person. None
             where all were read.
+        region: The region that was asked; None where nobody was. Settings say it, not the answer,
+            so it does not count when two are compared.
     """
 
     rates_per_s: Mapping[str, float]
     account_id: str | None
     unread: str | None
+    region: str | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -81,6 +84,7 @@ class _Notes:
         rates_per_s: As in `AppliedQuotas`.
         reasons: Why an operation's quota could not be read, by its name.
         account_id: As in `AppliedQuotas`.
+        region: As in `AppliedQuotas`.
         silence: What it is that has not happened yet.
     """
 
@@ -88,13 +92,14 @@ class _Notes:
     rates_per_s: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     account_id: str | None = None
+    region: str | None = None
     silence: str = "the AWS settings and credentials did not load"
 
     def close(self, otherwise: str | None) -> AppliedQuotas:
         """What there is to say in the end; `otherwise` is why the rest was not asked."""
         missing = (op.name for op in self.operations if op.name not in self.rates_per_s)
         unread = next((self.reasons.get(name, otherwise) for name in missing), None)
-        return AppliedQuotas(dict(self.rates_per_s), self.account_id, unread)
+        return AppliedQuotas(dict(self.rates_per_s), self.account_id, unread, self.region)
 
 
 async def read_quotas(
@@ -188,6 +193,7 @@ async def _ask(
     session: aioboto3.Session, config: ConnectionConfig, connect_url: str, notes: _Notes
 ) -> None:
     """Reads all quotas at once, and then the account if it is not known yet."""
+    notes.region = session.region_name
     notes.silence = "Service Quotas did not answer"
     # An endpoint for Connect alone, of a VPC or with FIPS, knows nothing of other services.
     aim = replace(config, endpoint_url=connect_url if is_loopback(connect_url) else None)

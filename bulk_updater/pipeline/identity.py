@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bulk_updater.config import RunConfig
     from bulk_updater.pipeline.job import Job
 
-__all__ = ["default_run_dir", "enter_run_dir", "is_local", "new_run_id"]
+__all__ = ["bare_url", "default_run_dir", "enter_run_dir", "is_local", "new_run_id"]
 
 _PACKAGES = ("aioboto3", "aiobotocore", "botocore", "pandas", "pyarrow", "tenacity")
 
@@ -45,6 +45,12 @@ def default_run_dir(config: RunConfig, job: Job) -> Path:
     more = f"+{len(job.sources) - 1}" if len(job.sources) > 1 else ""
     local = "-local" if is_local(config) else ""
     return config.runs_dir / config.mapping.stem / f"{name}{more}-{job.fingerprint}{local}"
+
+
+def bare_url(url: str) -> str:
+    """A URL without user, password and query, so that it can be written down."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def new_run_id() -> str:
@@ -86,6 +92,7 @@ def enter_run_dir(config: RunConfig, job: Job) -> Iterator[tuple[RunDir, dict[st
             "versions": _versions(),
             "configuration": _effective(config),
             "summary": noted.get("summary") if noted else None,
+            "pace": noted.get("pace", []) if noted else [],
         }
         run_dir.write_run_json(note)
         yield run_dir, note
@@ -149,13 +156,11 @@ def _effective(config: RunConfig) -> dict[str, Any]:
     connection = effective["connection"]
     del connection["access_key"]
     if connection["endpoint_url"]:
-        parts = urlsplit(connection["endpoint_url"])
-        connection["endpoint_url"] = parts._replace(
-            netloc=parts.netloc.rpartition("@")[2], query=""
-        ).geturl()
+        connection["endpoint_url"] = bare_url(connection["endpoint_url"])
     effective["mapping"] = str(config.mapping)
     effective["sources"] = [str(source) for source in config.sources]
     effective["run_dir"] = None if config.run_dir is None else str(config.run_dir)
     effective["runs_dir"] = str(config.runs_dir)
+    effective["quota_file"] = None if config.quota_file is None else str(config.quota_file)
     del effective["command"]
     return effective

@@ -1,24 +1,34 @@
 """`plan`: everything but the sending.
 
 A million rows are read, mapped and counted in seconds: no request is made but the one that is
-shown.
+shown. Meanwhile the quotas are asked for, as a run would. That never fails a plan: where nobody
+can be asked, it says so and counts with what a run would believe.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bulk_updater.model import Result
+from bulk_updater.connect import read_quotas
+from bulk_updater.model import QuotaOrigin, Result
+from bulk_updater.pacing import ceiling_per_s, initial_rate_per_s
+from bulk_updater.pipeline.estimate import AtQuota, at_other_quotas, describe_pace
 from bulk_updater.pipeline.job import OpenedJob, open_job
+from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulk_updater.config import RunConfig
+    from bulk_updater.config import PacingConfig, RunConfig
     from bulk_updater.mapping import MappedFrame, MappedOperation
+    from bulk_updater.operations import Operation
 
 __all__ = ["InvalidGroup", "OperationPlan", "Plan", "plan"]
 
@@ -59,7 +69,16 @@ class OperationPlan:
         invalid: The INVALID rows grouped by rule and place, the largest group first.
         max_payload_bytes: The largest payload, in UTF-8 bytes.
         example: The first request, as `aws connect … --cli-input-json` takes it; None if none.
-        takes_s: Seconds at the ceiling, if nothing else takes from the quota.
+        pace: How fast and why, as a clause.
+        quota_code: What to ask AWS for to have the quota raised.
+        quota_per_s: What a run would believe of the quota, in requests per second.
+        origin: Who says so.
+        unread: Why it is not the applied quota, as a clause; None where it is.
+        ceiling_per_s: Requests per second that are never exceeded; None where a run would find
+            out how much there is.
+        initial_rate_per_s: Requests per second that a run begins with.
+        takes_s: Seconds at that rate, if nothing else takes from the quota.
+        at_other_quotas: For more than an hour: how long it would take with larger quotas.
     """
 
     operation: str
@@ -69,7 +88,15 @@ class OperationPlan:
     invalid: list[InvalidGroup] = field(default_factory=list)
     max_payload_bytes: int = 0
     example: dict[str, Any] | None = None
+    pace: str = ""
+    quota_code: str = ""
+    quota_per_s: float = 0.0
+    origin: QuotaOrigin = QuotaOrigin.DOCUMENTED
+    unread: str | None = None
+    ceiling_per_s: float | None = None
+    initial_rate_per_s: float = 0.0
     takes_s: float = 0.0
+    at_other_quotas: tuple[AtQuota, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +107,7 @@ class Plan:
         n_rows: Rows in all sources, or the limit.
         sources: Each source with its rows that were taken.
         operations: Each operation of the mapping.
-        ceiling_per_s: Requests that would be started per second, for each operation.
+        account_id: The AWS account whose quotas they are; None where that is not known.
         takes_s: Seconds that the run would take; the operations go side by side.
         warnings: What is unusual but allowed.
     """
@@ -88,7 +115,7 @@ class Plan:
     n_rows: int
     sources: tuple[tuple[str, int], ...]
     operations: tuple[OperationPlan, ...]
-    ceiling_per_s: float
+    account_id: str | None
     takes_s: float
     warnings: tuple[str, ...]
 
@@ -103,22 +130,46 @@ def plan(config: RunConfig) -> Plan:
         UsageError: If the mapping or a source is not usable.
     """
     job = open_job(config)
+    asked = _ask_meanwhile(config, job.operations)
     n_rows = dict.fromkeys((source.name for source, _ in job.sources), 0)
-    counters = [_Counter(operation.name) for operation in job.operations]
+    counters = [_Counter(operation) for operation in job.operations]
     for frame in _one_ahead(job):
         n_rows[frame.frame.source] += len(frame.frame.rows) + len(frame.frame.unreadable)
         for counter, mapped in zip(counters, frame.operations, strict=True):
             counter.add(frame, mapped)
-    ceiling = config.pacing.ceiling_per_s
-    operations = tuple(counter.result(ceiling) for counter in counters)
+    known = asked.result()
+    operations = tuple(counter.result(config.pacing, known) for counter in counters)
     return Plan(
         n_rows=sum(n_rows.values()),
         sources=tuple(n_rows.items()),
         operations=operations,
-        ceiling_per_s=ceiling,
+        account_id=known.account_id,
         takes_s=max(operation.takes_s for operation in operations),
         warnings=job.spec.warnings,
     )
+
+
+def _ask_meanwhile(config: RunConfig, operations: tuple[Operation, ...]) -> Future[KnownQuotas]:
+    """What a run would believe of the quotas, found out in a thread, within seconds."""
+    asked: Future[KnownQuotas] = Future()
+
+    async def ask() -> None:
+        read = partial(read_quotas, config.connection)
+        # Before the loop is closed, which waits for threads, and with them for whatever is slow
+        # to load credentials.
+        asked.set_result(await find_quotas(config, operations, read, now=time.time))
+
+    def work() -> None:
+        try:
+            asyncio.run(ask())
+        except BaseException as error:
+            if asked.done():
+                raise
+            asked.set_exception(error)
+
+    # A daemon: nobody waits for it where the source turns out to be unusable.
+    threading.Thread(target=work, name="ask-quotas", daemon=True).start()
+    return asked
 
 
 def _one_ahead(job: OpenedJob) -> Iterator[MappedFrame]:
@@ -132,8 +183,8 @@ def _one_ahead(job: OpenedJob) -> Iterator[MappedFrame]:
 
 
 class _Counter:
-    def __init__(self, operation: str) -> None:
-        self._plan = OperationPlan(operation)
+    def __init__(self, operation: Operation) -> None:
+        self._plan = OperationPlan(operation.name, quota_code=operation.quota_code)
         self._skipped: Counter[str] = Counter()
         self._groups: dict[tuple[str, str | None], InvalidGroup] = {}
 
@@ -168,10 +219,16 @@ class _Counter:
         group.n_rows += n_rows
         self._plan.n_invalid += n_rows
 
-    def result(self, ceiling_per_s: float) -> OperationPlan:
-        """What was counted."""
+    def result(self, pacing: PacingConfig, known: KnownQuotas) -> OperationPlan:
+        """What was counted, and how long it takes."""
+        plan, quota = self._plan, known.quotas[self._plan.operation]
         # No Counter: `asdict` would build it anew from pairs, and count the pairs.
-        self._plan.skipped = dict(self._skipped)
-        self._plan.invalid = sorted(self._groups.values(), key=lambda group: -group.n_rows)
-        self._plan.takes_s = self._plan.n_requests / ceiling_per_s
-        return self._plan
+        plan.skipped = dict(self._skipped)
+        plan.invalid = sorted(self._groups.values(), key=lambda group: -group.n_rows)
+        plan.pace = describe_pace(pacing, quota, known.account_id)
+        plan.quota_per_s, plan.origin, plan.unread = quota.rate_per_s, quota.origin, quota.unread
+        plan.ceiling_per_s = ceiling_per_s(pacing, quota)
+        plan.initial_rate_per_s = initial_rate_per_s(pacing, quota)
+        plan.takes_s = plan.n_requests / plan.initial_rate_per_s
+        plan.at_other_quotas = at_other_quotas(plan.n_requests, pacing, quota)
+        return plan

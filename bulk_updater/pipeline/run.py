@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulk_updater.config import is_loopback
 from bulk_updater.connect import open_connect
@@ -28,11 +28,13 @@ from bulk_updater.errors import (
 )
 from bulk_updater.ledger import Ledger
 from bulk_updater.model import Outcome, Progress, Request, Result, RunSummary
-from bulk_updater.pacing import Pacer
 from bulk_updater.pipeline.breaker import Breaker
+from bulk_updater.pipeline.estimate import describe_long_run, describe_pace
 from bulk_updater.pipeline.failed import write_failed
 from bulk_updater.pipeline.identity import enter_run_dir, is_local
 from bulk_updater.pipeline.job import Job, open_job, survey
+from bulk_updater.pipeline.pace import Pace
+from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas, keep_found
 from bulk_updater.pipeline.sender import Sender
 
 if TYPE_CHECKING:
@@ -96,7 +98,8 @@ async def run(
         try:
             failed = await asyncio.to_thread(write_failed, run_dir, job, ledger.settled)
             summary = replace(summary, failed=None if failed is None else str(failed))
-            await asyncio.to_thread(run_dir.write_run_json, {**note, "summary": asdict(summary)})
+            note |= {"summary": asdict(summary), "pace": [*note["pace"], *execution.pace_notes()]}
+            await asyncio.to_thread(run_dir.write_run_json, note)
         except (LedgerError, SourceError) as error:
             # The first thing that went wrong is the one to tell; the results are in the ledger.
             stopped_by = stopped_by or error
@@ -125,6 +128,7 @@ class _Execution:
         self._progress = progress
         self._stop = stop
         self._now = now
+        self._pace: Pace | None = None
 
     async def settle_all(self) -> BulkUpdaterError | None:
         """Settle what is not settled; returns what stopped the run, if anything did."""
@@ -178,26 +182,53 @@ class _Execution:
                     f"The AWS configuration sends to {connect.endpoint_url}. Name it with "
                     "--endpoint-url, so that a rehearsal is never taken for the real thing."
                 )
-            pacer = Pacer(config.pacing, [operation.name for operation in self._job.operations])
-            progress.ceiling_per_s = pacer.ceiling_per_s
-            progress.started_per_s = pacer.started_per_s
+            known = await find_quotas(
+                config, self._job.operations, connect.read_quotas, now=self._now
+            )
+            self._say_pace(known)
+            pace = self._pace = Pace(config.pacing, known, now=self._now)
+            progress.exclusive = config.pacing.exclusive
+            progress.ceiling_per_s = pace.ceiling_per_s()
+            progress.allowed_per_s = pace.pacer.allowed_per_s
+            progress.started_per_s = pace.pacer.started_per_s
             sender = Sender(
                 config,
                 send=connect.send,
-                pacer=pacer,
+                pacer=pace.pacer,
                 ledger=self._ledger,
                 breaker=Breaker(config.max_failures),
                 progress=progress,
                 rng=random.Random(config.retry.seed),  # noqa: S311 - jitter, no secret
                 now=self._now,
             )
-            halting = asyncio.create_task(_halt_when_told(self._stop, sender))
-            try:
-                await self._feed(sender)
-                await sender.drain()
-            finally:
-                halting.cancel()
-                await sender.abort()
+            async with keep_found(known.kept, pace.found, now=self._now):
+                await self._send_with(sender)
+
+    def _say_pace(self, known: KnownQuotas) -> None:
+        """How fast and why; of a long run also how long, and what would make it shorter."""
+        pacing = self._config.pacing
+        for operation in self._job.operations:
+            quota = known.quotas[operation.name]
+            told = describe_pace(pacing, quota, known.account_id)
+            log.info("%s: %s.", operation.name, told)
+            n_left = self._job.n_rows - self._ledger.settled.count(operation.name)
+            for line in describe_long_run(operation, n_left, pacing, quota):
+                log.info("%s", line)
+        if known.kept is None and not self._config.sandbox:
+            log.log(
+                logging.INFO if pacing.rate == "auto" else logging.DEBUG,
+                "What this run finds out about the quotas is not kept, and nothing that earlier "
+                "runs found is used: the AWS account is not known.",
+            )
+
+    async def _send_with(self, sender: Sender) -> None:
+        halting = asyncio.create_task(_halt_when_told(self._stop, sender))
+        try:
+            await self._feed(sender)
+            await sender.drain()
+        finally:
+            halting.cancel()
+            await sender.abort()
 
     async def _feed(self, sender: Sender) -> None:
         """Hand every unsettled row on, in file order: to the sender, or to the ledger."""
@@ -281,7 +312,12 @@ class _Execution:
             took_s=took_s,
             ledger=str(self._ledger.path),
             resume=self._config.command or None if unsettled else None,
+            pace=() if self._pace is None else self._pace.summarise(),
         )
+
+    def pace_notes(self) -> list[dict[str, Any]]:
+        """What `run.json` is to remember of this execution's pace; nothing if it sent nothing."""
+        return [] if self._pace is None else [self._pace.to_note()]
 
 
 async def _halt_when_told(stop: asyncio.Event, sender: Sender) -> None:

@@ -17,9 +17,12 @@ FLAGS = [
     ("--sandbox", "sandbox", True),
     ("--run-dir here", "run_dir", Path("here")),
     ("--fresh", "fresh", True),
-    ("--rate 2.5", "pacing.rate_per_s", 2.5),
-    ("--rate quota", "pacing.rate_per_s", None),
+    ("--rate 2.5", "pacing.rate", 2.5),
+    ("--rate quota", "pacing.rate", "quota"),
+    ("--rate auto", "pacing.rate", "auto"),
     ("--quota-share 0.5", "pacing.quota_share", 0.5),
+    ("--exclusive", "pacing.exclusive", True),
+    ("--quota-file q.json", "quota_file", Path("q.json")),
     ("--limit 10", "limit", 10),
     ("--max-in-flight 3", "max_in_flight", 3),
     ("--max-attempts 2", "retry.max_attempts", 2),
@@ -81,7 +84,7 @@ def test_what_is_typed_comes_before_the_environment(call, configs, monkeypatch):
     monkeypatch.setenv("BULK_UPDATER_RUN_RATE", "5")
     monkeypatch.setenv("BULK_UPDATER_RUN_LIMIT", "9")
     call("run mapping.yaml export.csv --rate 7")
-    assert configs[0].pacing.rate_per_s == 7
+    assert configs[0].pacing.rate == 7
     assert configs[0].limit == 9
     assert configs[0].max_in_flight == 32
 
@@ -174,13 +177,17 @@ def test_the_sandbox_comes_before_an_endpoint_of_the_environment(call, configs, 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--rate 0", '"0" is no rate: it is "quota", or requests a second above 0.'),
+        ("--rate 0", '"0" is no rate: it is "quota", "auto", or requests a second above 0.'),
         ("--rate nan", '"nan" is no rate'),
         ("--rate inf", '"inf" is no rate'),
         ("--rate fast", '"fast" is no rate'),
         ("--quota-share 0", "--quota-share is 0; it must be above 0 and at most 1."),
         ("--quota-share 1.5", "--quota-share is 1.5; it must be above 0 and at most 1."),
         ("--quota-share nan", "--quota-share is nan; it must be above 0 and at most 1."),
+        (
+            "--exclusive --quota-share 0.8",
+            "--exclusive takes all of the quota; leave --quota-share out.",
+        ),
         ("--limit 0", "--limit is 0; it must be at least 1."),
         ("--limit many", "'many' is not a valid integer."),
         ("--max-in-flight 0", "--max-in-flight is 0; it must be at least 1."),

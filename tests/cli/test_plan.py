@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
+
+from bulk_updater.config import ConnectionConfig
+from bulk_updater.connect import AppliedQuotas
 
 from .conftest import INSTANCE, MAPPING
 
@@ -24,7 +28,11 @@ def test_a_plan_counts_and_shows_the_first_request(call):
         "export.csv: 5 rows\n"
         "\n"
         "update_contact_attributes\n"
-        "        2  requests  0.2 s at 8/s; quota code L-F001E5ED; the largest has 21 bytes\n"
+        "        2  requests  0.2 s at 8/s; the largest has 21 bytes\n"
+        "           pace      at most 8/s, 80 % of the documented quota of 10/s; what applies to "
+        "the account\n"
+        "                     could not be read: there is no AWS region\n"
+        "           quota     code L-F001E5ED\n"
         "        1  skipped   1 left out by `where`\n"
         "        2  invalid\n"
         "           2 rows (3, 5): unreadable_date\n"
@@ -64,7 +72,7 @@ def test_nothing_to_send_is_said(call, tmp_path):
     (tmp_path / "export.csv").write_text("Contact,Status,Tier,Due\n")
     ran = call("plan mapping.yaml export.csv")
     assert ran.code == 0
-    assert "        0  requests  0 s at 8/s; quota code L-F001E5ED\n" in ran.out
+    assert "        0  requests  0 s at 8/s\n" in ran.out
     assert ran.out.endswith("\nNothing was sent, and a run would send nothing.\n")
 
 
@@ -72,7 +80,11 @@ def test_two_operations_go_side_by_side(call):
     """Each has its counts and its request; the time is the longer one's."""
     ran = call("plan both.yaml export.csv")
     # Row 3 has no tier and so no name; rows 3 and 5 have no date, which is not this one's concern.
-    assert "\nupdate_contact\n        3  requests  0.4 s at 8/s; quota code L-40C15531" in ran.out
+    assert "\nupdate_contact\n        3  requests  0.4 s at 8/s; the largest has" in ran.out
+    assert [line.split()[-1] for line in ran.out.splitlines() if "quota     code" in line] == [
+        "L-F001E5ED",
+        "L-40C15531",
+    ]
     assert "2  skipped   1 left out by `where`, 1 with nothing to send\n" in ran.out
     assert "First request, for aws connect update-contact --cli-input-json:\n" in ran.out
     assert ran.out.endswith(
@@ -101,11 +113,108 @@ def test_a_limit_takes_the_first_rows_only(call):
         ("--rate 100", "0.1 s at 100 requests a second."),
         ("--quota-share 0.1", "A run takes 2 s at 1 requests a second."),
         ("--rate 0.0001", "A run takes 5 h 33 min at 0.0001 requests a second."),
+        ("--exclusive", "A run takes 0.2 s at 10 requests a second."),
+        ("--rate auto --quota-share 0.1", "A run takes 2 s at 1 requests a second."),
     ],
 )
 def test_the_time_follows_the_rate(call, flags, says):
     """--rate and --quota-share are what the time is computed with."""
     assert says in call(f"plan mapping.yaml export.csv {flags}").out
+
+
+LONG = (
+    "           pace      at most 0.008/s, 80 % of the quota of 0.01/s that applies to account\n"
+    "                     123456789012\n"
+    "           quota     code L-F001E5ED; AWS raises it on request. With\n"
+    "                       0.02/s  1 h 44 min\n"
+    "                       0.05/s  41 min 40 s\n"
+    "                        0.1/s  20 min 50 s\n"
+)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A Service Quotas that says 0.01, and notes how it was to be reached."""
+    seen = []
+
+    async def read(config, operations):
+        seen.append(config)
+        rates = dict.fromkeys((operation.name for operation in operations), 0.01)
+        return AppliedQuotas(rates, "123456789012", None, "eu-west-1")
+
+    monkeypatch.setattr(importlib.import_module("bulk_updater.pipeline.plan"), "read_quotas", read)
+    return seen
+
+
+def test_a_long_plan_says_what_would_make_it_shorter(call, tmp_path, asked):
+    """The quota that applies, its code, and a table of the time at three larger ones."""
+    rows = "\n".join(f"c-{row},done,gold," for row in range(100))
+    (tmp_path / "export.csv").write_text(f"Contact,Status,Tier,Due\n{rows}\n")
+    ran = call("plan mapping.yaml export.csv")
+    assert LONG in ran.out
+    assert ran.out.endswith("A run takes 3 h 28 min at 0.008 requests a second.\n")
+    found = json.loads(call("plan mapping.yaml export.csv --json").out)
+    assert found["account_id"] == "123456789012"
+    (operation,) = found["operations"]
+    names = ("quota_per_s", "origin", "unread", "ceiling_per_s", "takes_s", "quota_code")
+    assert [operation[name] for name in names] == [
+        0.01,
+        "applied",
+        None,
+        0.008,
+        12_500.0,
+        "L-F001E5ED",
+    ]
+    assert operation["at_other_quotas"] == [
+        {"rate_per_s": 0.02, "takes_s": 6250.0},
+        {"rate_per_s": 0.05, "takes_s": 2500.0},
+        {"rate_per_s": 0.1, "takes_s": 1250.0},
+    ]
+    assert len(asked) == 2
+
+
+def test_a_plan_reaches_service_quotas_as_a_run_would(call, asked):
+    """The connection's flags are the run's."""
+    flags = (
+        "--region eu-west-3 --profile crm --endpoint-url http://127.0.0.1:9 --cli-read-timeout 2"
+    )
+    call(f"plan mapping.yaml export.csv {flags} --ca-bundle ca.pem --cli-connect-timeout 1")
+    (config,) = asked
+    assert config == ConnectionConfig(
+        region="eu-west-3",
+        profile="crm",
+        endpoint_url="http://127.0.0.1:9",
+        ca_bundle="ca.pem",
+        connect_timeout_s=1.0,
+        read_timeout_s=2.0,
+    )
+
+
+def test_a_plan_for_a_named_rate_asks_nobody(call, asked):
+    """--rate N: no question, and in JSON the reason."""
+    found = json.loads(call("plan mapping.yaml export.csv --rate 5 --json").out)
+    assert asked == []
+    (operation,) = found["operations"]
+    assert (operation["ceiling_per_s"], operation["pace"]) == (5.0, "at most 5/s, as --rate says")
+    assert operation["unread"] == "--rate says how fast, so nobody was asked"
+
+
+def test_a_plan_without_credentials_says_what_it_counts_with(call):
+    """The documented quota and the reason, in text and in JSON, and no error."""
+    found = json.loads(call("plan mapping.yaml export.csv --region eu-west-1 --json").out)
+    (operation,) = found["operations"]
+    assert (operation["origin"], operation["quota_per_s"]) == ("documented", 10.0)
+    assert operation["unread"] == "there are no AWS credentials"
+    ran = call("plan mapping.yaml export.csv --region eu-west-1")
+    assert "could not be read: there are no AWS credentials\n" in ran.out
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize("flags", ["--rate fast", "--exclusive --quota-share 0.8"])
+def test_a_plan_of_a_pace_that_cannot_be_is_refused(call, flags):
+    """Exit code 2 and one line, as for `run`."""
+    ran = call(f"plan mapping.yaml export.csv {flags}")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
 
 
 def test_many_bad_rows_are_one_group_with_the_first_five_numbers(call, tmp_path):

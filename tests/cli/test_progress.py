@@ -11,14 +11,16 @@ from rich.console import Console
 
 from bulk_updater.cli import output, progress
 from bulk_updater.cli.progress import describe, show_progress, time_left_s
-from bulk_updater.cli.words import count, duration
 from bulk_updater.model import Outcome, Progress
+from bulk_updater.words import count, duration, figure, percent
 
 
 def at(**changes) -> Progress:
-    started = changes.pop("started_per_s", 8.0)
+    started, allowed = changes.pop("started_per_s", 8.0), changes.pop("allowed_per_s", 8.0)
     return Progress(
-        **({"results_total": 1000, "ceiling_per_s": 8.0} | changes), started_per_s=lambda: started
+        **({"results_total": 1000, "ceiling_per_s": 8.0} | changes),
+        started_per_s=lambda: started,
+        allowed_per_s=lambda: allowed,
     )
 
 
@@ -62,12 +64,70 @@ def test_nothing_is_known_before_the_source_is_read():
 
 
 def test_a_line_says_what_matters_and_leaves_out_what_did_not_happen():
-    """Settled of all, rate of ceiling; throttled and bad results once there are any."""
+    """Settled of all, pace of what is allowed; throttled and bad results once there are any."""
     line = describe(at(settled=250, sent=250))
     assert line == "250/1,000 settled (25%) · 8.0 of 8/s · 1 min 34 s left"
     outcomes = {Outcome.UPDATED: 240, Outcome.FAILED: 3, Outcome.INVALID: 7}
     line = describe(at(settled=250, sent=250, throttled=12, outcomes=outcomes))
-    assert "8.0 of 8/s · 12 throttled · 3 FAILED · 7 INVALID · 1 min" in line
+    assert "8.0 of 8/s · 12 throttled (4.8%) · 3 FAILED · 7 INVALID · 1 min" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "pace"),
+    [
+        ({"started_per_s": 7.9}, "7.9 of 8/s"),
+        # One throttled answer next to a live contact centre is no news.
+        ({"started_per_s": 7.9, "allowed_per_s": 7.5}, "7.9 of 7.5/s"),
+        (
+            {"started_per_s": 4.1, "allowed_per_s": 4.2},
+            "4.1 of 4.2/s, giving way (ceiling 8)",
+        ),
+        # Nobody else is there to give way to: the quota is less than was thought.
+        (
+            {"started_per_s": 4.1, "allowed_per_s": 4.2, "exclusive": True},
+            "4.1 of 4.2/s (ceiling 8)",
+        ),
+        # Under `--rate auto` there is no ceiling to be below.
+        (
+            {"started_per_s": 4.1, "allowed_per_s": 4.2, "ceiling_per_s": None},
+            "4.1 of 4.2/s",
+        ),
+    ],
+)
+def test_a_line_says_when_a_run_gives_way(changes, pace):
+    """The pace is set against what is allowed now, and that against the ceiling."""
+    assert describe(at(**changes)).split(" · ")[1] == pace
+
+
+def test_no_pace_is_shown_before_there_is_one():
+    """While the quota is asked for, nothing is said of rates."""
+    assert describe(at(allowed_per_s=0.0, started_per_s=0.0)) == "0/1,000 settled (0%)"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (8.0, "8"),
+        (10.0, "10"),
+        (0.8 * 12, "9.6"),
+        (19.937, "19.94"),
+        (1250.0, "1,250"),
+        (0.0001, "0.0001"),
+        (0.456, "0.46"),
+    ],
+)
+def test_rates_have_no_digits_that_say_nothing(number, text):
+    """8 and not 8.0, and two digits behind the point at the most."""
+    assert figure(number) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [(0.8, "80 %"), (1.0, "100 %"), (0.0376, "3.8 %"), (0.0, "0 %"), (0.0004, "under 0.1 %")],
+)
+def test_parts_are_said_in_percent(part, text):
+    """One digit behind the point, and never a zero for something that happened."""
+    assert percent(part) == text
 
 
 def test_a_hundred_percent_is_only_said_at_the_end():

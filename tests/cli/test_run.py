@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from bulk_updater.errors import (
     RunStopped,
     SourceError,
 )
+from bulk_updater.model import FoundQuota, PaceSummary, QuotaOrigin
 
 from .conftest import summary_of
 
@@ -50,9 +52,90 @@ def test_a_run_that_went_well_says_so_in_its_first_line(call, ends_with):
         "  INVALID      0\n"
         "  SKIPPED      1\n"
         "\n"
-        "1,204 rows; 1,250 requests were sent, 47 of them throttled.\n"
+        "1,204 rows; 1,250 requests were sent, 47 of them throttled (3.8 %).\n"
         "ledger  runs/mapping/export-0123456789ab/ledger.jsonl\n"
     )
+
+
+def paced(found: FoundQuota | None = None, **changes: Any) -> PaceSummary:
+    settings: dict[str, Any] = {
+        "operation": "update_contact",
+        "ceiling_per_s": None,
+        "quota_per_s": 10.0,
+        "origin": QuotaOrigin.DOCUMENTED,
+        "exclusive": False,
+        "started": 100,
+        "throttled": 3,
+        "started_per_s": 7.9,
+        "found": found,
+    }
+    return PaceSummary(**(settings | changes))
+
+
+FOUND = FoundQuota(rate_per_s=19.94, burst=30.4)
+
+
+@pytest.mark.parametrize(
+    ("pace", "says"),
+    [
+        (
+            [paced(FOUND, exclusive=True)],
+            ["Your quota looks like 19.9/s with burst about 30; documented 10."],
+        ),
+        (
+            [paced(FOUND)],
+            [
+                (
+                    "Your quota looks like 19.9/s next to what others took, with burst about 30; "
+                    "documented 10."
+                )
+            ],
+        ),
+        (
+            [paced(FoundQuota(rate_per_s=8.0))],
+            ["Your quota looks like 8/s next to what others took; documented 10."],
+        ),
+        (
+            [paced(FOUND, exclusive=True, origin=QuotaOrigin.APPLIED, quota_per_s=25.0)],
+            ["Your quota looks like 19.9/s with burst about 30; Service Quotas says 25."],
+        ),
+        (
+            [paced(FOUND, exclusive=True, origin=QuotaOrigin.LEARNT, quota_per_s=25.0)],
+            ["Your quota looks like 19.9/s with burst about 30; documented 10."],
+        ),
+        (
+            [paced(operation="update_contact_attributes"), paced(FOUND, exclusive=True)],
+            [
+                "update_contact: your quota looks like 19.9/s with burst about 30; documented 10.",
+            ],
+        ),
+        ([paced()], []),
+        ([], []),
+    ],
+)
+def test_what_the_quota_looks_like_is_said_where_it_was_found(call, ends_with, pace, says):
+    """One sentence for each operation that has one, below what was sent; else none."""
+    ends_with(summary_of(pace=tuple(pace)))
+    lines = call("run mapping.yaml export.csv").out.splitlines()
+    below = lines[lines.index("4 rows; 3 requests were sent.") + 1 :]
+    assert below[:-1] == says
+
+
+def test_json_holds_the_pace(call, ends_with):
+    """Every figure of it, the burst too."""
+    ends_with(summary_of(pace=(paced(FOUND),)))
+    (pace,) = json.loads(call("run mapping.yaml export.csv --json").out)["pace"]
+    assert pace == {
+        "operation": "update_contact",
+        "ceiling_per_s": None,
+        "quota_per_s": 10.0,
+        "origin": "documented",
+        "exclusive": False,
+        "started": 100,
+        "throttled": 3,
+        "started_per_s": 7.9,
+        "found": {"rate_per_s": 19.94, "burst": 30.4},
+    }
 
 
 def test_bad_rows_are_counted_and_their_file_is_named(call, ends_with):
@@ -134,7 +217,7 @@ def test_json_is_one_object_and_nothing_else(call, ends_with, state):
     found = json.loads(ran.out)
     assert (found["state"], found["resume"]) == (state, resume)
     assert found["outcomes"] == {"UPDATED": 3, "FAILED": 0, "INVALID": 0, "SKIPPED": 1}
-    assert len(found) == 12
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bulk_updater.config import PacingConfig, RetryConfig, RunConfig
 from bulk_updater.connect import Receipt
-from bulk_updater.model import Progress, Request, Result
+from bulk_updater.model import Progress, Quota, QuotaOrigin, Request, Result
+from bulk_updater.operations import OPERATION_NAMES
 from bulk_updater.pacing import Pacer
 from bulk_updater.pipeline.breaker import Breaker
 from bulk_updater.pipeline.sender import Sender
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INSTANCE = "12345678-90ab-cdef-1234-567890abcdef"
+
+QUOTA = Quota(rate_per_s=10.0, origin=QuotaOrigin.DOCUMENTED)
 
 
 def attributes_request(row: int, contact: str, **attributes: str) -> Request:
@@ -103,14 +106,14 @@ def make_sender(
     config = RunConfig(
         mapping=Path("mapping.yaml"),
         sources=(Path("export.csv"),),
-        pacing=PacingConfig(rate_per_s=1_000_000),
+        pacing=PacingConfig(rate=1_000_000),
         retry=RetryConfig(max_attempts=2),
         **settings,
     )
     return Sender(
         config,
         send=connect.send,
-        pacer=Pacer(config.pacing, ["update_contact_attributes", "update_contact"]),
+        pacer=Pacer(config.pacing, dict.fromkeys(OPERATION_NAMES, QUOTA)),
         ledger=ledger,  # type: ignore[arg-type]
         breaker=Breaker(config.max_failures),
         progress=progress or Progress(),

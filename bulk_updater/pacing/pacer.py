@@ -1,0 +1,163 @@
+"""The pace of a run, over all of its operations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from bulk_updater.pacing.bucket import TokenBucket
+from bulk_updater.pacing.choosing import ceiling_per_s, choose_controller
+from bulk_updater.pacing.controller import Regulator
+from bulk_updater.pacing.series import PaceSeries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from bulk_updater.config import PacingConfig
+    from bulk_updater.model import FoundQuota, Quota
+    from bulk_updater.pacing.controller import Controller, Start
+
+__all__ = ["Pacer"]
+
+
+class _RecentStarts:
+    """How many requests started per second, lately; constant in time and space.
+
+    Counts by whole seconds, so that a start costs an addition.
+    """
+
+    _WINDOW_S: Final = 10
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[int, int]] = deque(maxlen=self._WINDOW_S)
+        self._began_at: float | None = None
+
+    def add(self, now: float) -> None:
+        if self._began_at is None:
+            self._began_at = now
+        second = int(now)
+        if self._counts and self._counts[-1][0] == second:
+            self._counts[-1] = (second, self._counts[-1][1] + 1)
+        else:
+            self._counts.append((second, 1))
+
+    def per_s(self, now: float) -> float:
+        if self._began_at is None:
+            return 0.0
+        first = int(now) - self._WINDOW_S + 1
+        n_started = sum(count for second, count in self._counts if second >= first)
+        # At least one second, or the first burst would look like thousands.
+        return n_started / max(1.0, now - max(self._began_at, first))
+
+
+class _Lane:
+    """One operation's controller, bucket and record."""
+
+    def __init__(
+        self, controller: Controller, ceiling: float | None, clock: Callable[[], float]
+    ) -> None:
+        self.regulator = Regulator(controller, clock())
+        self.bucket = TokenBucket(self.regulator.tokens, clock)
+        self.series = PaceSeries(clock())
+        self.ceiling_per_s = ceiling
+
+    @property
+    def rate_per_s(self) -> float:
+        return self.regulator.tokens.rate_per_s
+
+
+class Pacer:
+    """The pace of a run: one bucket and one controller for each operation.
+
+    Has to be made on the running loop, unless it is given a clock.
+
+    Args:
+        config: What the user asked for; it holds for each operation by itself.
+        quotas: What is believed of the quotas of the operations that will be sent, by their
+            snake_case names.
+        clock: Seconds of a monotonic clock; the running loop's by default.
+        choose: Makes an operation's controller.
+    """
+
+    def __init__(
+        self,
+        config: PacingConfig,
+        quotas: Mapping[str, Quota],
+        clock: Callable[[], float] | None = None,
+        choose: Callable[[PacingConfig, Quota, float], Controller] = choose_controller,
+    ) -> None:
+        self._clock = clock or asyncio.get_running_loop().time
+        self._lanes = {
+            name: _Lane(
+                choose(config, quota, self._clock()), ceiling_per_s(config, quota), self._clock
+            )
+            for name, quota in quotas.items()
+        }
+        self._recent = _RecentStarts()
+
+    async def acquire(self, operation: str, *, front: bool = False) -> Start:
+        """Waits until a request of the operation may start.
+
+        Args:
+            operation: One of the pacer's operations.
+            front: Whether to go before those who have not been throttled.
+
+        Returns:
+            The request's start, for `accepted` or `throttled`.
+        """
+        lane = self._lanes[operation]
+        await lane.bucket.acquire(front=front)
+        now_s = self._clock()
+        self._recent.add(now_s)
+        lane.series.started(now_s, lane.rate_per_s)
+        return lane.regulator.started(now_s)
+
+    def accepted(self, operation: str, start: Start) -> None:
+        """Tells that Connect took a request, whatever it then thought of what it says."""
+        lane = self._lanes[operation]
+        before = lane.rate_per_s
+        lane.regulator.accepted(start, self._clock())
+        if lane.rate_per_s != before:
+            lane.bucket.adjusted()
+
+    def throttled(self, operation: str, start: Start, retry_after_s: float | None = None) -> None:
+        """Tells that Connect answered a request with throttling.
+
+        Args:
+            operation: One of the pacer's operations.
+            start: The request's start.
+            retry_after_s: Seconds that the service asked to wait. Nobody starts a request of this
+                operation before they have passed.
+        """
+        lane = self._lanes[operation]
+        now_s = self._clock()
+        lane.regulator.throttled(start, now_s, retry_after_s)
+        lane.series.throttled(now_s, lane.rate_per_s)
+        lane.bucket.adjusted()
+
+    def rate_per_s(self, operation: str) -> float:
+        """Requests of the operation that may start per second now."""
+        return self._lanes[operation].rate_per_s
+
+    def ceiling_per_s(self, operation: str) -> float | None:
+        """Requests of the operation per second that are never exceeded; None under `auto`."""
+        return self._lanes[operation].ceiling_per_s
+
+    def allowed_per_s(self) -> float:
+        """Requests that may start per second now, over all operations."""
+        return sum(lane.rate_per_s for lane in self._lanes.values())
+
+    def started_per_s(self) -> float:
+        """Requests started per second over the last ten seconds, over all operations."""
+        return self._recent.per_s(self._clock())
+
+    def found(self, operation: str) -> FoundQuota | None:
+        """What was learnt about the operation's quota; None where that is nothing certain."""
+        return self._lanes[operation].regulator.controller.found()
+
+    def series(self) -> list[dict[str, Any]]:
+        """How the pace went, for each operation: see `PaceSeries.to_record`."""
+        return [
+            {"operation": name, **lane.series.to_record()} for name, lane in self._lanes.items()
+        ]

@@ -1,0 +1,155 @@
+"""What `plan` says of the pace: what a run would believe, without one."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import importlib
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bulk_updater.config import ConnectionConfig, PacingConfig, RunConfig
+from bulk_updater.connect import AppliedQuotas
+from bulk_updater.errors import SourceError
+from bulk_updater.learnt import Learnt, LearntQuotas
+from bulk_updater.model import QuotaOrigin
+from bulk_updater.pipeline import plan
+from bulk_updater.sandbox import Sandbox, SandboxConfig
+
+from .helpers import config_for, fast, people, write_export
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ATTRIBUTES = "update_contact_attributes"
+# The package has a function of this name.
+MODULE = importlib.import_module("bulk_updater.pipeline.plan")
+
+
+def config_of(folder: Path) -> RunConfig:
+    return RunConfig(
+        mapping=folder / "mapping.yaml",
+        sources=(folder / "export.csv",),
+        runs_dir=folder / "runs",
+        connection=ConnectionConfig(region="eu-west-1"),
+    )
+
+
+async def plan_against(sandbox: Sandbox, folder, **settings):
+    return await asyncio.to_thread(plan, config_for(sandbox, folder, **settings))
+
+
+@pytest.mark.looptime
+async def test_a_plan_counts_with_the_quota_that_applies(folder):
+    """Service Quotas says 20 and is asked once: 16 a second, for as long as that takes."""
+    write_export(folder, people(160))
+    async with Sandbox(SandboxConfig(rate_per_s=20)) as sandbox:
+        made = await plan_against(sandbox, folder, pacing=PacingConfig())
+        assert sandbox.counters["get_service_quota"].received == 1
+        assert "update_contact_attributes" not in sandbox.counters or (
+            sandbox.counters["update_contact_attributes"].received == 0
+        )
+    (operation,) = made.operations
+    assert operation.pace == "at most 16/s, 80 % of the applied quota of 20/s"
+    assert (operation.quota_per_s, operation.origin) == (20.0, QuotaOrigin.APPLIED)
+    assert (operation.ceiling_per_s, operation.unread) == (16.0, None)
+    assert made.takes_s == operation.takes_s == 10.0
+    assert operation.at_other_quotas == ()
+
+
+@pytest.mark.looptime
+async def test_a_plan_that_may_not_read_the_quota_says_so(folder):
+    """Denied: the documented quota, and why, and no fault."""
+    write_export(folder, people(80))
+    async with Sandbox(fast(quotas_denied=True)) as sandbox:
+        made = await plan_against(sandbox, folder, pacing=PacingConfig(exclusive=True))
+    (operation,) = made.operations
+    assert operation.pace == (
+        "at most 10/s, all of the documented quota of 10/s; what applies to the account could not "
+        "be read: the role lacks servicequotas:GetServiceQuota"
+    )
+    assert made.takes_s == 8.0
+
+
+@pytest.mark.looptime
+async def test_a_plan_for_a_rate_that_was_named_asks_nobody(folder):
+    """Nothing reaches Service Quotas, and a raised quota would change nothing."""
+    write_export(folder, people(100))
+    async with Sandbox(fast()) as sandbox:
+        made = await plan_against(sandbox, folder, pacing=PacingConfig(rate=0.02))
+        assert sandbox.counters["get_service_quota"].received == 0
+    (operation,) = made.operations
+    assert (operation.pace, made.takes_s) == ("at most 0.02/s, as --rate says", 5000.0)
+    assert operation.at_other_quotas == ()
+
+
+@pytest.mark.looptime
+async def test_a_plan_begins_from_what_a_run_learnt(folder):
+    """Under `--rate auto` it counts with what stands in the file, and writes nothing to it."""
+    write_export(folder, people(100))
+    path = folder / "runs" / "quotas.json"
+    async with Sandbox(fast()) as sandbox:
+        kept = LearntQuotas(path, account="local", region=sandbox.url)
+        learnt = Learnt(rate_per_s=25.0, burst=None, learnt_at=time.time())
+        await asyncio.to_thread(kept.save, {ATTRIBUTES: learnt})
+        before = path.read_bytes()
+        made = await plan_against(sandbox, folder, pacing=PacingConfig(rate="auto"))
+        assert path.read_bytes() == before
+    (found,) = made.operations
+    assert (found.origin, found.ceiling_per_s, found.initial_rate_per_s) == ("learnt", None, 20.0)
+    assert found.pace == (
+        "begins from the 25/s that an earlier run found, finds out how much there is, and takes "
+        "80 % of it"
+    )
+    assert made.takes_s == 5.0
+
+
+def test_a_long_plan_has_the_times_at_larger_quotas(folder, monkeypatch):
+    """100 rows at a quota of 0.01: three and a half hours, and what larger quotas would do."""
+    write_export(folder, people(100))
+
+    async def read(_config, operations):
+        rates = dict.fromkeys((operation.name for operation in operations), 0.01)
+        return AppliedQuotas(rates, "123456789012", None, "eu-west-1")
+
+    monkeypatch.setattr(MODULE, "read_quotas", read)
+    made = plan(config_of(folder))
+    (operation,) = made.operations
+    assert made.account_id == "123456789012"
+    assert operation.pace == (
+        "at most 0.008/s, 80 % of the quota of 0.01/s that applies to account 123456789012"
+    )
+    assert made.takes_s == 12_500.0
+    assert [each.rate_per_s for each in operation.at_other_quotas] == [0.02, 0.05, 0.1]
+    assert [each.takes_s for each in operation.at_other_quotas] == [6250.0, 2500.0, 1250.0]
+    assert operation.quota_code == "L-F001E5ED"
+
+
+def test_a_plan_without_credentials_is_made_all_the_same(folder):
+    """Nobody can be asked: the documented quota, and why."""
+    write_export(folder, people(80))
+    made = plan(config_of(folder))
+    assert made.account_id is None
+    assert made.operations[0].unread == "there are no AWS credentials"
+    assert made.takes_s == 10.0
+
+
+def test_a_source_that_cannot_be_read_does_not_wait_for_the_quota(folder, monkeypatch):
+    """The error is told at once, though nobody has answered yet."""
+    packed = folder / "export.csv.gz"
+    whole = gzip.compress(write_export(folder, people(5000)).read_bytes())
+    packed.write_bytes(whole[: len(whole) // 2])
+    answered = threading.Event()
+
+    async def read(_config, _operations):
+        await asyncio.to_thread(answered.wait)
+        return AppliedQuotas({}, None, "nobody answered")
+
+    monkeypatch.setattr(MODULE, "read_quotas", read)
+    with pytest.raises(SourceError):
+        plan(replace(config_of(folder), sources=(packed,)))
+    answered.set()
