@@ -10,6 +10,8 @@
     memory     peak memory of `run` and `plan`      over 10 thousand to a million rows
     resume     `run` over a ledger that is finished
     append     what one append to the ledger costs the event loop
+    pacing     our controllers in every scenario   beside a fixed rate, AIMD and CUBIC; simulated
+    throttling how much of a quota a run gets      beside boto3's and aioboto3's retry modes
 
 Whatever is measured runs in a process of its own, which is started for it. What is compared takes
 turns, several times over: a machine that has other things to do slows all of them alike. A figure

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import append, memory, pipeline, plan, resume
+from tests.benchmarks import append, memory, pacing, pipeline, plan, resume, throttling
 from tests.benchmarks.report import RESULTS, Bench, describe_machine, write_results
 from tests.benchmarks.server import find_nginx
 
@@ -24,6 +24,8 @@ BENCHMARKS: dict[str, Callable[[Bench], Section]] = {
     "memory": memory.bench,
     "resume": resume.bench,
     "append": append.bench,
+    "pacing": pacing.bench,
+    "throttling": throttling.bench,
 }
 
 

@@ -1,7 +1,9 @@
-"""A server that costs almost nothing: it says yes to every request and looks at none.
+"""The servers that are measured against, each in a process of its own.
 
-nginx where there is one; otherwise a few lines of asyncio, which are no bottleneck for a client
-in Python either, but take several times the CPU of nginx.
+`serving` costs almost nothing: it says yes to every request and looks at none. It is nginx where
+there is one; otherwise a few lines of asyncio, which are no bottleneck for a client in Python
+either, but take several times the CPU of nginx. `serving_sandbox` is the program's own sandbox,
+which throttles as Amazon Connect does.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["find_nginx", "serving"]
+__all__ = ["find_nginx", "serving", "serving_sandbox"]
 
 _READY_WITHIN_S = 10.0
 
@@ -87,6 +89,39 @@ def serving(folder: Path, *, use_nginx: bool) -> Iterator[str]:
     try:
         pin(process.pid, server_cpus())
         _expect_yes(process, url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def serving_sandbox(key: str, secret: str, **flags: float) -> Iterator[str]:
+    """`bulk-updater sandbox` in a process of its own, as long as the context lasts.
+
+    Args:
+        key: The access key that it knows.
+        secret: Its secret.
+        flags: The command's options by name, with underscores.
+
+    Yields:
+        Its URL.
+    """
+    named = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bulk_updater", "sandbox", *named],
+        env=environment() | {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # it tells of every client that leaves with requests in flight
+        text=True,
+    )
+    try:
+        pin(process.pid, server_cpus())
+        assert process.stdout is not None
+        with process.stdout:
+            url = process.stdout.readline().strip()
+        if not url:
+            raise RuntimeError("the sandbox for the benchmarks does not start")
         yield url
     finally:
         process.terminate()

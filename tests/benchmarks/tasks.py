@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
+import signal
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +25,12 @@ if TYPE_CHECKING:
     from bulk_updater.config import RunConfig
     from bulk_updater.model import Request, Result
 
-__all__ = ["TASKS"]
+__all__ = ["KEY", "REGION", "SECRET", "TASKS"]
 
 Found = dict[str, Any]
 
-_REGION = "eu-west-1"
-_KEY, _SECRET = "benchmark", "benchmark"
+REGION = "eu-west-1"
+KEY, SECRET = "benchmark", "benchmark"
 _RUN_ID = "20260301T080000Z-000000"
 
 
@@ -41,8 +44,8 @@ def _run_config(mapping: str, source: str, **settings: Any) -> RunConfig:
         max_in_flight=settings.get("max_in_flight", 32),
         connection=ConnectionConfig(
             endpoint_url=settings.get("url", "http://127.0.0.1:9"),
-            region=_REGION,
-            access_key=(_KEY, _SECRET),
+            region=REGION,
+            access_key=(KEY, SECRET),
         ),
         pacing=PacingConfig(rate_per_s=1e6),
     )
@@ -80,7 +83,7 @@ def boto3_threads(n_rows: int, url: str, max_in_flight: int) -> Callable[[], Fou
     requests = _requests(n_rows)
 
     def measured() -> Found:
-        client = boto3.Session(_KEY, _SECRET, region_name=_REGION).client(
+        client = boto3.Session(KEY, SECRET, region_name=REGION).client(
             "connect",
             endpoint_url=url,
             config=Config(
@@ -114,7 +117,7 @@ def aioboto3_tasks(n_rows: int, url: str, max_in_flight: int) -> Callable[[], Fo
     requests = _requests(n_rows)
 
     async def send_all() -> int:
-        session = aioboto3.Session(_KEY, _SECRET, region_name=_REGION)
+        session = aioboto3.Session(KEY, SECRET, region_name=REGION)
         async with session.client(
             "connect",
             endpoint_url=url,
@@ -136,6 +139,108 @@ def aioboto3_tasks(n_rows: int, url: str, max_in_flight: int) -> Callable[[], Fo
 
     def measured() -> Found:
         return {"accepted": asyncio.run(send_all())}
+
+    return measured
+
+
+def boto3_retrying(url: str, mode: str, max_in_flight: int) -> Callable[[], Found]:
+    """boto3 in threads that share one client and its retries, row after row until SIGTERM."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.retries.standard import DEFAULT_MAX_ATTEMPTS
+
+    from tests.benchmarks.exports import params_of
+
+    def measured() -> Found:
+        client = boto3.Session(KEY, SECRET, region_name=REGION).client(
+            "connect",
+            endpoint_url=url,
+            config=Config(retries={"mode": mode}, max_pool_connections=max_in_flight),
+        )
+        rows = itertools.count(1)  # can be shared between threads
+        n_done, n_lost = [0] * max_in_flight, [0] * max_in_flight
+
+        def send(number: int) -> None:
+            for row in rows:
+                try:
+                    client.update_contact_attributes(**params_of(row))
+                except (BotoCoreError, ClientError):
+                    n_lost[number] += 1
+                n_done[number] += 1
+
+        # Or the signal could come to a thread that sends.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        for at in range(max_in_flight):
+            threading.Thread(target=send, args=(at,), daemon=True).start()
+        signal.sigwait({signal.SIGTERM})
+        return {"done": sum(n_done), "lost": sum(n_lost), "attempts": DEFAULT_MAX_ATTEMPTS}
+
+    return measured
+
+
+def aioboto3_retrying(url: str, mode: str, max_in_flight: int) -> Callable[[], Found]:
+    """aioboto3 in tasks that share one client and its retries, row after row until SIGTERM."""
+    import aioboto3
+    from aiobotocore.config import AioConfig
+    from aiobotocore.retries.standard import DEFAULT_MAX_ATTEMPTS
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from tests.benchmarks.exports import params_of
+
+    async def send_until_told() -> Found:
+        told = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+        rows = itertools.count(1)
+        n_done = n_lost = 0
+        async with aioboto3.Session(KEY, SECRET, region_name=REGION).client(
+            "connect",
+            endpoint_url=url,
+            config=AioConfig(retries={"mode": mode}, max_pool_connections=max_in_flight),
+        ) as client:
+
+            async def send() -> None:
+                nonlocal n_done, n_lost
+                while not told.is_set():  # a cancellation can get lost in the SDK
+                    try:
+                        await client.update_contact_attributes(**params_of(next(rows)))
+                    except (BotoCoreError, ClientError):
+                        n_lost += 1
+                    n_done += 1
+
+            tasks = [asyncio.create_task(send()) for _ in range(max_in_flight)]
+            await told.wait()
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+        return {"done": n_done, "lost": n_lost, "attempts": DEFAULT_MAX_ATTEMPTS}
+
+    return lambda: asyncio.run(send_until_told())
+
+
+def compare_with_sandbox(url: str, run_dir: str) -> Callable[[], Found]:
+    """What the ledger says of its rows, beside what the sandbox holds of their contacts."""
+    from bulk_updater.ledger import standing_results
+
+    def measured() -> Found:
+        with urllib.request.urlopen(f"{url}/_sandbox/state") as answer:
+            held = {contact for some in json.load(answer).values() for contact in some}
+        results = list(standing_results(Path(run_dir) / "ledger.jsonl"))
+        updated = {each["contact_id"] for each in results if each["outcome"] == "UPDATED"}
+        n_failed = len(results) - len(updated)
+        n_unrecorded = len(held - {each["contact_id"] for each in results})
+        n_unapplied = len(updated - held)
+        return {
+            "done": len(results) + n_unrecorded,
+            "lost": n_failed + n_unrecorded + n_unapplied,
+            "updated": len(updated),
+            "failed": n_failed,
+            "unrecorded": n_unrecorded,
+            "unapplied": n_unapplied,
+        }
 
     return measured
 
@@ -197,8 +302,8 @@ def finish_ledger(mapping: str, source: str, run_dir: str) -> Callable[[], Found
 
 def append(folder: str, n_results: int, n_appenders: int) -> Callable[[], Found]:
     """`Ledger.append` by many at once, each waiting until its record is durable."""
+    from bulk_updater.files import sync_file
     from bulk_updater.ledger import Ledger
-    from bulk_updater.ledger.files import sync_file
     from bulk_updater.model import Request
 
     n_syncs = 0
@@ -279,6 +384,9 @@ TASKS: dict[str, Callable[..., Callable[[], Found]]] = {
         resume,
         boto3_threads,
         aioboto3_tasks,
+        boto3_retrying,
+        aioboto3_retrying,
+        compare_with_sandbox,
         plan,
         pandas_read,
         finish_ledger,
