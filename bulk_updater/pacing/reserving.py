@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from bulk_updater.model import FoundQuota
 from bulk_updater.pacing.doubt import Doubt
 from bulk_updater.pacing.seeking import Phase, SeekingController
 from bulk_updater.pacing.tally import Level
@@ -65,6 +66,12 @@ class ReservingController(SeekingController):
         if self._reserves():
             self._courtesy.accepted(now_s)
         super().accepted(start, now_s)
+
+    def found(self) -> FoundQuota | None:
+        """The quota, once it was measured well enough to take a share of it."""
+        if not self._is_settled or self._quota.is_hearsay:
+            return None
+        return FoundQuota(rate_per_s=self._quota.per_s, burst=self._burst())
 
     def _trust(self, now: Mark) -> None:
         """Begins with a quota that somebody knows: at its share of it."""

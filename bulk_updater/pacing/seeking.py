@@ -28,8 +28,8 @@ a percent of the requests. Between them the average is the quota itself, for wha
 bucket PROBE takes out.
 
 **A refusal while holding is a surprise.** It may mean nothing (a stray one), that someone else
-drinks, or that the quota fell. One alone is doubted: nothing moves but the next requests. Doubt
-that is fed by further ones moves the rate: each lowers the quota a little, which with several
+drinks, or that the quota fell. One alone is doubted, and lowers the rate by next to nothing. Doubt
+that is fed by further ones moves it: each lowers the quota a little, which with several
 clients on one bucket makes their shares converge (additive gains, multiplicative losses), and
 widens the margin, for traffic at random needs room. With the third the quota is measured between
 the first and the last of them. If it fell far, the rate goes further down than that, for while
@@ -95,6 +95,7 @@ class SeekingController:
     _LARGEST_PROBE: Final = 0.5
     _FIRST_PROBE: Final = 0.25  # where somebody knows the quota
     _LOSS: Final = 0.02
+    _LEAST_LOSS: Final = 0.05  # of that, for a surprise that stands alone
     _FAR: Final = 0.92
     _FURTHER: Final = 0.4
     _LONGEST_BUDGET_S: Final = 3600.0
@@ -309,7 +310,7 @@ class SeekingController:
             self._enter(Phase.BUDGET, now)
             return None
         fed = self._doubt.feed()
-        self._quota.lower(self._LOSS * min(1.0, self._doubt.amount - 1.0))
+        self._quota.lower(self._LOSS * max(self._LEAST_LOSS, min(1.0, self._doubt.amount - 1.0)))
         if fed > 0.1:  # noqa: PLR2004 - not just begun
             self._probe_gap_s = min(self._probe_gap_s, max(10.0, self._probe_gap_s / 2))
         since = self._doubt.since
@@ -364,12 +365,17 @@ class SeekingController:
     # What is known
 
     def _learn(self, taken_per_s: float, span_s: float) -> None:
-        """Learns a measurement, and from the first overflow the burst."""
+        """Learns a measurement, and once the quota is certain the burst."""
         agreed = self._quota.learn(taken_per_s, span_s, 2.0 + self._scatter())
-        if agreed and self._level.burst is None and self._first_overflow is not None:
-            n_taken, took_s = self._first_overflow
-            if self._quota.known_s >= Belief.CERTAIN_AFTER_S:
-                self._level.burst = max(1.0, n_taken - self._quota.per_s * took_s)
+        if agreed and self._quota.is_certain and self._level.burst is None:
+            self._level.burst = self._burst()
+
+    def _burst(self) -> float | None:
+        """The tokens that the first overflow took beyond what dripped in; None before it."""
+        if self._first_overflow is None:
+            return None
+        n_taken, took_s = self._first_overflow
+        return max(1.0, n_taken - self._quota.per_s * took_s)
 
     def _time(self, start: Start, now_s: float) -> None:
         took_s = min(now_s - start.at_s, self._LONGEST_ROUND_TRIP_S)

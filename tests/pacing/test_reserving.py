@@ -46,6 +46,25 @@ def test_takes_its_share(quota_per_s: float, believed_per_s: float, share: float
     assert hand.throttled_within(500) <= 4
 
 
+def test_what_was_found():
+    """Nothing before it is settled; then the quota to within a tenth, and the burst."""
+    hand = reserving(believed_per_s=10.0)
+    hand.run(Service(20.0).takes, 0.5)
+    assert hand.controller.found() is None
+    hand.run(Service(20.0, now_s=hand.now_s).takes, 120)
+    found = hand.controller.found()
+    assert found is not None
+    assert found.rate_per_s == pytest.approx(20.0, rel=0.1)
+    assert found.burst == pytest.approx(30.0, rel=0.2)
+
+
+def test_what_somebody_said_was_not_found():
+    """A run that began with a quota that AWS told has found nothing while nothing is refused."""
+    hand = Hand(ReservingController(10.0, 0.0, share=0.8, is_sure=True))
+    hand.run(Service(10.0).takes, 50)
+    assert hand.controller.found() is None
+
+
 def test_never_beyond_the_margin():
     """A share of all there is leaves the margin that an exclusive run leaves."""
     hand, service = settled(share=1.0)
