@@ -162,10 +162,8 @@ def _ask_meanwhile(config: RunConfig, operations: tuple[Operation, ...]) -> Futu
     def work() -> None:
         try:
             asyncio.run(ask())
-        except BaseException as error:
-            if asked.done():
-                raise
-            asked.set_exception(error)
+        finally:
+            asked.cancel()  # a mistake of ours ends the plan; does nothing to what is done
 
     # A daemon: nobody waits for it where the source turns out to be unusable.
     threading.Thread(target=work, name="ask-quotas", daemon=True).start()

@@ -133,8 +133,8 @@ def bench(settings: Bench) -> Section:
         what=(
             f"{seconds} s for each, one after the other, each against a fresh sandbox that answers"
             f" after 60 to 80 ms and lets {_BURST_PER_RATE} s of its rate through at once; rows of"
-            " ten attributes, every row a contact of its own. bulk_updater begins from"
-            f" what Service Quotas tells (`{' '.join(_PACING)}`). All may have as many requests in flight:"
+            " ten attributes, every row a contact of its own. bulk_updater begins from what Service"
+            f" Quotas tells (`{' '.join(_PACING)}`). All may have as many requests in flight:"
             f" {in_flight}. The yardsticks make as many attempts as is the default of their mode,"
             f" {attempts} in both. The sandbox {cores}; where it or the client needs nearly all of"
             " one, the machine does not carry the rate, and the figure is that of the machine."
