@@ -456,21 +456,6 @@ def test_a_parent_that_is_a_file_is_one_warning(path, warnings):
     assert all(str(below) in warning and "(ENOTDIR)" in warning for warning in warnings)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_directory_is_one_warning(path, warnings):
-    """What was learnt earlier is still loaded, and stands."""
-    quotas_at(path).save({CONTACT: learnt()})
-    path.with_name("quotas.json.lock").unlink()
-    path.parent.chmod(0o500)
-    try:
-        quotas_at(path).save({CONTACT: learnt(5.0)})
-    finally:
-        path.parent.chmod(0o700)
-    assert len(warnings) == 1
-    assert "(EACCES)" in warnings[0]
-    assert quotas_at(path).load() == {CONTACT: learnt()}
-
-
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOLCK, errno.ENOSPC])
 @pytest.mark.parametrize("step", ["open", "flock", "fsync", "replace"])
 @pytest.mark.parametrize("content", [b'{"version": 1, "quotas": []}', b"rubbish"])
