@@ -30,6 +30,9 @@ class Belief:
     FEW: Final = 3
     """Requests taken that are too few to measure a quota by."""
 
+    SHORTEST_PROBE_GAP_S: Final = 10.0
+    """Between two probes, however fast the requests are."""
+
     _LONGEST_MEMORY_S: Final = 120.0
     # Of what is accepted, one throttled answer. The second for a quarter of an hour after a fall,
     # as what fell often comes back.
@@ -37,7 +40,6 @@ class Belief:
     _PROBE_COST_AFTER_FALL: Final = 0.0035
     _FALL_IS_RECENT_S: Final = 900.0
     _FALLEN: Final = 0.8
-    _SHORTEST_PROBE_GAP_S: Final = 10.0
     _LONGEST_PROBE_GAP_S: Final = 300.0
     # Of what it was lately: no lower while nothing is accepted that could be measured.
     _FLOOR: Final = 0.05
@@ -107,4 +109,4 @@ class Belief:
             self._was_high_at_s = now.at_s
         cost = self._PROBE_COST_AFTER_FALL if fell else self._PROBE_COST
         gap_s = 1.0 / (cost * self.per_s)
-        return max(self._SHORTEST_PROBE_GAP_S, min(self._LONGEST_PROBE_GAP_S, gap_s))
+        return max(self.SHORTEST_PROBE_GAP_S, min(self._LONGEST_PROBE_GAP_S, gap_s))

@@ -312,7 +312,9 @@ class SeekingController:
         fed = self._doubt.feed()
         self._quota.lower(self._LOSS * max(self._LEAST_LOSS, min(1.0, self._doubt.amount - 1.0)))
         if fed > 0.1:  # noqa: PLR2004 - not just begun
-            self._probe_gap_s = min(self._probe_gap_s, max(10.0, self._probe_gap_s / 2))
+            self._probe_gap_s = min(
+                self._probe_gap_s, max(Belief.SHORTEST_PROBE_GAP_S, self._probe_gap_s / 2)
+            )
         since = self._doubt.since
         if not fed or since is None:
             self._doubt.since = mark

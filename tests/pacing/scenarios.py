@@ -1,7 +1,7 @@
 """What a controller has to cope with, and how well: the scenarios and their bounds.
 
-Worlds of half an hour. `Scenario.seeds` are played by `python -m tests.benchmarks pacing`, ten of
-them, of which the worst counts; the tests play as many as take a minute in all.
+Worlds of half an hour. `python -m tests.benchmarks pacing` plays each with ten seeds, of which the
+worst counts; the tests play as many of them as take a minute or two in all.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bulk_updater.pacing import YieldingController
 from tests.pacing.rivals import Fixed
 from tests.pacing.scenarios import SCENARIOS, Scenario, score
 from tests.pacing.simulation import Client, simulate
@@ -30,22 +31,14 @@ def test_fair_shares(name: str):
         assert all(40 <= share <= 60 for share in shares)
 
 
-def test_two_that_give_way_are_fair():
+@pytest.mark.parametrize("late_s", [0.0, 300.0])
+def test_two_that_give_way_are_fair(late_s: float):
     """Two runs at 80 % of a quota of 10 share it, and leave nobody below two fifths."""
-    scenario = BY_NAME["live 2 a second on R = 10, `quota` at share 0.8"]
-    make = scenario.play(0).controllers[0].__class__
-    for late_s in (0.0, 300.0):
-        outcome = simulate(
-            BY_NAME["R = 10, nothing known"].world,
-            [
-                Client(lambda now_s: make(8.0, now_s)),
-                Client(lambda now_s: make(8.0, now_s), late_s),
-            ],
-            seed=1,
-        )
-        halves = [sum(client[900:]) / 900 for client in outcome.accepted]
-        assert min(halves) >= 4.0
-        assert outcome.throttled_share <= 0.002
+    clients = [Client(lambda now_s: YieldingController(8.0, now_s), at) for at in (0.0, late_s)]
+    outcome = simulate(BY_NAME["R = 10, nothing known"].world, clients, seed=1)
+    halves = [sum(client[900:]) / 900 for client in outcome.accepted]
+    assert min(halves) >= 4.0
+    assert outcome.throttled_share <= 0.002
 
 
 @pytest.mark.parametrize("seed", range(3))
