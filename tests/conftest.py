@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from bulk_updater.operations import iter_operations
+
+# A busy machine is no failure: no test depends on how fast an example is.
+settings.register_profile("any-speed", deadline=None)
+settings.load_profile("any-speed")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
