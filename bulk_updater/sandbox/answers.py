@@ -35,12 +35,14 @@ class Answer:
         headers: Headers besides those that every answer has.
         identified: Whether it carries `x-amzn-RequestId`. Without, it is what something between
             the client and the service would say, such as a proxy's log-in page.
+        breaks_off: Whether the connection is closed when half of its body has been sent.
     """
 
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": REST_JSON})
     identified: bool = True
+    breaks_off: bool = False
 
 
 def success_answer(members: Mapping[str, Any], *, content_type: str = REST_JSON) -> Answer:

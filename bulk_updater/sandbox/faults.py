@@ -36,7 +36,11 @@ class Fault:
         drop: Whether the connection is dropped without an answer.
         applied: Whether the request is carried out all the same. One that breaks a rule is
             counted as rejected, and the fault hides it from the client.
-        delay_s: Seconds that the request takes longer than its latency, from 0.
+        delay_s: Seconds that the request takes longer than its latency, from 0, before it is
+            carried out or not.
+        late_s: Seconds from there to the answer, from 0: the client may have given up by then on
+            what was carried out long ago.
+        breaks_off: Whether the connection is closed in the middle of the answer.
     """
 
     kind: str
@@ -44,10 +48,12 @@ class Fault:
     drop: bool = False
     applied: bool = False
     delay_s: float = 0.0
+    late_s: float = 0.0
+    breaks_off: bool = False
 
     @property
-    def only_slow(self) -> bool:
-        """Whether the request gets its own answer, late."""
+    def keeps_answer(self) -> bool:
+        """Whether the request gets its own answer, however late and however much of it."""
         return self.answer is None and not self.drop
 
 

@@ -157,6 +157,19 @@ class Sandbox:
         """
         return self._entered().counters
 
+    def change_quota(self, *, rate_per_s: float, burst: float) -> None:
+        """Let every bucket gain and hold something else from now on, as when AWS changes a quota.
+
+        Args:
+            rate_per_s: What each operation's bucket gains a second, above 0.
+            burst: What a bucket holds at the most, at least 1.
+
+        Raises:
+            RuntimeError: The sandbox was not entered yet.
+            ValueError: A value is outside of its range.
+        """
+        self._entered().change_quota(rate_per_s=rate_per_s, burst=burst)
+
     def _entered(self) -> Service:
         if self._service is None:
             raise RuntimeError("The sandbox is not open; use `async with Sandbox(...)`.")
@@ -179,7 +192,10 @@ class Sandbox:
             return _drop(http)
         request = WireRequest(http.method, path, query, list(http.headers.items()), body)
         answer = await self._entered().answer(request, request_id)
-        return _drop(http) if answer is None else self._respond(answer, request_id)
+        if answer is None:
+            return _drop(http)
+        response = self._respond(answer, request_id)
+        return _break_off(http, response) if answer.breaks_off else response
 
     def _respond(self, answer: Answer, request_id: str) -> web.Response:
         # The date is the sandbox's own, so that a client can measure how far its clock is off.
@@ -210,6 +226,19 @@ async def _meet_expectation(http: web.BaseRequest) -> None:
     if http.headers.get("Expect", "").lower() == "100-continue":
         await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         http.writer.output_size = 0
+
+
+def _break_off(http: web.BaseRequest, response: web.Response) -> web.Response:
+    """Send an answer but for the second half of its body, and close the connection."""
+    assert isinstance(response.body, bytes)  # noqa: S101 - `_respond` made it so
+    headers = dict(response.headers) | {"Content-Length": str(len(response.body))}
+    lines = [f"HTTP/1.1 {response.status} {response.reason}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    whole = "\r\n".join([*lines, "", ""]).encode() + response.body
+    if http.transport is not None:
+        http.transport.write(whole[: len(whole) - (len(response.body) + 1) // 2])
+        http.transport.close()
+    return web.Response()  # as for `_drop`
 
 
 def _drop(http: web.BaseRequest) -> web.Response:

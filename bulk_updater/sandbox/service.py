@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulk_updater.sandbox.answers import Answer, error_answer, success_answer
@@ -93,6 +94,12 @@ class Service:
             self._counters[name].live_refused = bucket.live_refused
         return self._counters
 
+    def change_quota(self, *, rate_per_s: float, burst: float) -> None:
+        """Change the buckets from now on; what is said of the quota changes, too."""
+        self._config = replace(self._config, rate_per_s=rate_per_s, burst=burst)
+        for bucket in self._buckets.values():
+            bucket.change(rate_per_s=rate_per_s, burst=burst, now_s=self._clock())
+
     async def answer(self, request: WireRequest, request_id: str) -> Answer | None:
         """Answer one request.
 
@@ -156,7 +163,9 @@ class Service:
             return _carry_out(operation, call, counters)
         counters.faults[fault.kind] += 1
         await _pause(fault.delay_s)
-        return _fail(fault, operation, call, counters)
+        answer = _fail(fault, operation, call, counters)
+        await _pause(fault.late_s)
+        return replace(answer, breaks_off=True) if answer and fault.breaks_off else answer
 
     def _quota_per_s(self) -> float | None:
         if self._config.quotas_denied:
@@ -178,7 +187,7 @@ def _carry_out(operation: Operation, call: Call, counters: OperationCounters) ->
 def _fail(
     fault: Fault, operation: Operation, call: Call, counters: OperationCounters
 ) -> Answer | None:
-    if fault.only_slow:
+    if fault.keeps_answer:
         return _carry_out(operation, call, counters)
     if fault.applied:
         try:

@@ -65,6 +65,20 @@ class Bucket:
         self.catch_up(now_s)
         return self._take(now_s)
 
+    def change(self, *, rate_per_s: float, burst: float, now_s: float) -> None:
+        """Gain and hold something else from now on; what is in it stays, as far as it fits.
+
+        Args:
+            rate_per_s: Tokens that come in a second, above 0.
+            burst: Tokens that it holds at the most, at least 1.
+            now_s: The time now, in seconds.
+        """
+        self.catch_up(now_s)
+        self._fill(now_s)
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._tokens = min(self._tokens, burst)
+
     def catch_up(self, now_s: float) -> None:
         """Let every live request drink that came until `now_s`."""
         while self._next_live_s is not None and self._next_live_s <= now_s:
@@ -74,10 +88,13 @@ class Bucket:
                 self.live_refused += 1
             self._next_live_s = self._live_after(self._next_live_s)
 
-    def _take(self, now_s: float) -> bool:
+    def _fill(self, now_s: float) -> None:
         gained = max(0.0, now_s - self._filled_s) * self._rate_per_s
         self._tokens = min(self._burst, self._tokens + gained)
         self._filled_s = max(self._filled_s, now_s)
+
+    def _take(self, now_s: float) -> bool:
+        self._fill(now_s)
         if self._tokens < _WHOLE_TOKEN:
             return False
         self._tokens = max(0.0, self._tokens - 1.0)

@@ -6,7 +6,11 @@ import asyncio
 from collections import Counter
 
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    HTTPClientError,
+)
 
 from bulk_updater.sandbox import Sandbox, SandboxConfig
 from bulk_updater.sandbox.answers import Answer
@@ -70,6 +74,28 @@ async def test_a_fault_says_what_the_service_says(connect_with):
         assert response["ResponseMetadata"]["HTTPStatusCode"] == status
         assert response["Error"]["Message"] == message
         assert response["ResponseMetadata"]["RequestId"]
+
+
+async def test_an_answer_that_breaks_off_is_no_success(connect_with):
+    """The request was carried out, and half of `{}` is no answer to the SDK."""
+    fault = Fault(kind="half", applied=True, breaks_off=True)
+    async with connect_with(lambda *_: fault) as connect:
+        with pytest.raises(ConnectionClosedError):
+            await connect.update_contact(InstanceId="i", ContactId="c", Name="n")
+        assert len(connect.sandbox.state.log) == 1
+        assert connect.sandbox.counters["update_contact"].faults == {"half": 1}
+
+
+@pytest.mark.looptime
+async def test_an_answer_that_is_late_tells_of_what_was_done_long_ago(connect_with):
+    """Applied at once, answered after a minute: `delay_s` would have come before both."""
+    clock = asyncio.get_running_loop().time
+    begun_s = clock()
+    async with connect_with(lambda *_: Fault(kind="late", late_s=50)) as connect:
+        await connect.update_contact(InstanceId="i", ContactId="c", Name="n")
+        (write,) = connect.sandbox.state.log
+    assert write.finished_s - begun_s < 1
+    assert 50 <= clock() - begun_s < 51
 
 
 @pytest.fixture

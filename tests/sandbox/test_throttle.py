@@ -51,6 +51,33 @@ def test_a_bucket_never_holds_more_than_its_burst():
     assert sum(it.take(3600.0) for _ in range(100)) == 15
 
 
+def test_a_bucket_that_is_changed_keeps_what_fits():
+    """Full at 15, changed to 5 a second and a burst of 3: three at once, then five a second."""
+    it = bucket()
+    it.change(rate_per_s=5, burst=3, now_s=2.0)
+    assert sum(it.take(2.0) for _ in range(100)) == 3
+    assert sum(it.take(2.0 + n / 10) for n in range(1, 101)) == 50
+
+
+def test_what_passed_before_a_change_passed_at_the_old_rate():
+    """Emptied, a second at 10 and a second at 2: twelve tokens."""
+    it = bucket()
+    assert sum(it.take(0.0) for _ in range(100)) == 15
+    it.change(rate_per_s=2, burst=15, now_s=1.0)
+    assert sum(it.take(2.0) for _ in range(100)) == 12
+
+
+async def test_a_quota_that_is_changed_is_kept_and_told():
+    """Every bucket gives the new burst, and GetServiceQuota the new rate."""
+    async with Sandbox(SandboxConfig(latency_ms=0)) as sandbox, sdk(sandbox) as connect:
+        sandbox.change_quota(rate_per_s=4, burst=2)
+        said = await flood(connect, "update_contact_attributes", 10, **ATTRIBUTES)
+        assert said.count("") == 2
+        async with sdk(sandbox, "service-quotas") as quotas:
+            told = await quotas.get_service_quota(ServiceCode="connect", QuotaCode="L-F001E5ED")
+    assert told["Quota"]["Value"] == 4
+
+
 def test_a_clock_that_goes_back_gives_nothing():
     """Time that passes twice fills the bucket once."""
     it = bucket(burst=1)
