@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -293,12 +294,19 @@ class _CellParser:
             places = np.flatnonzero(~is_ragged)
             if not len(places):
                 return places, self._no_cells(), ragged
-            cells = self._take(pa.py_buffer(_cut_out(block, ragged)))
+            try:
+                cells = self._take(pa.py_buffer(_cut_out(block, ragged)))
+            except pa.ArrowInvalid as error:
+                raise _RowsDifferError from error
         if len(cells[0]) != len(places):
             raise _RowsDifferError
         return places, cells, ragged
 
     def _take(self, text: pa.Buffer) -> list[pa.Array]:
+        if text.slice(0, 1).to_pybytes() == codecs.BOM_UTF8[:1]:
+            # The file's own mark is gone by now, so this one is text. Arrow would drop it, and
+            # fails where only a part of one stands; behind a blank line it does neither.
+            text = pa.py_buffer(b"\n" + text.to_pybytes())
         read_options = csv.ReadOptions(
             block_size=text.size + 1,  # in one piece, so that no row spans two
             column_names=self._names,

@@ -14,6 +14,7 @@ from pandas.arrays import ArrowExtensionArray
 
 from bulk_updater.errors import RowError
 from bulk_updater.model import Frame, UnreadableRow
+from bulk_updater.readers.source import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,14 +113,14 @@ def _decode(cells: Cells) -> tuple[dict[str, pa.Array], dict[int, RowError]]:
                     errors.setdefault(
                         at,
                         RowError(
-                            f"row {cells.rows[at]}: column {name!r} has {cells.not_text}",
+                            f"row {cells.rows[at]}: column {quote(name)} has {cells.not_text}",
                             rule="undecodable",
                             column=name,
                         ),
                     )
         if _may_hold_nul(column):
             for at in np.flatnonzero(pc.match_substring(column, "\0")).tolist():
-                message = f"row {cells.rows[at]}: column {name!r} has a NUL character"
+                message = f"row {cells.rows[at]}: column {quote(name)} has a NUL character"
                 errors.setdefault(at, RowError(message, rule="nul_character", column=name))
     return texts, errors
 

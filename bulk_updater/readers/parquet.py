@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import contextmanager
 from os import SEEK_END
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pyarrow import parquet
 
 from bulk_updater.errors import SourceError
 from bulk_updater.readers.frames import Cells, make_frames
-from bulk_updater.readers.source import RawRow, check_header, choose, fingerprint_file
+from bulk_updater.readers.source import RawRow, check_header, choose, fingerprint_file, quote
 from bulk_updater.readers.text import find_obstacle, is_binary, to_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _MAGIC, _MAGIC_ENCRYPTED = b"PAR1", b"PARE"
 _MIN_BYTES = 12  # two magics and the length of the metadata
 _BATCH_ROWS = 8192
 _BUFFER_BYTES = 1 << 20
-_READ_ERRORS = (pa.ArrowException, OSError)
+# The names in the metadata need not be UTF-8.
+_READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class ParquetSource:
@@ -48,7 +50,9 @@ class ParquetSource:
         batch_rows: The most rows of a frame, from 1.
 
     Raises:
-        SourceError: The file is not whole or is encrypted, or its header cannot be used.
+        SourceError: The file is not whole or is encrypted, its metadata contradicts itself, or its
+            header cannot be used. What is damaged further on is noticed while it is read: by the
+            pages' checksums, where it has them, and by the number of rows.
     """
 
     delimiter = ","
@@ -62,7 +66,11 @@ class ParquetSource:
         try:
             with self._open() as file:
                 self._schema = file.schema_arrow
-                self._n_rows = int(file.metadata.num_rows)
+                metadata = file.metadata
+                self._n_rows = int(metadata.num_rows)
+                groups = map(metadata.row_group, range(metadata.num_row_groups))
+                if sum(group.num_rows for group in groups) != self._n_rows:
+                    raise pa.ArrowInvalid("the row groups have other rows than the file")
         except _READ_ERRORS as error:
             raise SourceError(
                 "its Parquet metadata cannot be read; write the file again.", source=name
@@ -86,7 +94,8 @@ class ParquetSource:
             obstacle = find_obstacle(kind)
             if obstacle is not None:
                 raise SourceError(
-                    f"column {column!r} cannot be used, because {obstacle}.", source=self.name
+                    f"column {quote(column)} cannot be used, because {obstacle}.",
+                    source=self.name,
                 )
         return self._read_frames(chosen, first_row)
 
@@ -96,14 +105,15 @@ class ParquetSource:
         """See `Source`."""
         for first, batch in self._read_batches(self.columns, first_row):
             places = [at for at in range(batch.num_rows) if wanted(first + at)]
-            some = batch.take(pa.array(places, pa.int64()))
-            cells = [_to_bytes(column) for column in some.columns]
+            with self._told_of_damage(first):
+                cells = [_to_bytes(_take(column, places)) for column in batch.columns]
             for at, row_cells in zip(places, zip(*cells, strict=True), strict=True):
                 yield RawRow(first + at, row_cells)
 
     def _read_frames(self, columns: tuple[str, ...], first_row: int) -> Iterator[Frame]:
         for first, batch in self._read_batches(columns, first_row):
-            cells = {column: to_text(batch.column(column)) for column in columns}
+            with self._told_of_damage(first):
+                cells = {column: to_text(batch.column(column)) for column in columns}
             yield from make_frames(
                 self.name,
                 Cells(
@@ -119,14 +129,28 @@ class ParquetSource:
         self, columns: Sequence[str], first_row: int
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The rows in batches, with the number of each batch's first row."""
-        row = first_row
+        row, end = first_row, first_row + self._n_rows
+        with self._told_of_damage(row):
+            file = self._open()
+        with file:
+            batches = file.iter_batches(self._batch_rows, columns=list(columns), use_threads=False)
+            while True:
+                with self._told_of_damage(row):
+                    batch = next(batches, None)
+                    if row + (0 if batch is None else batch.num_rows) > end or (
+                        batch is None and row < end
+                    ):
+                        raise pa.ArrowInvalid("the data has other rows than the metadata")
+                if batch is None:
+                    return
+                yield row, batch
+                row += batch.num_rows
+
+    @contextmanager
+    def _told_of_damage(self, row: int) -> Iterator[None]:
+        """Makes one error of whatever Arrow raises about the rows from this one on."""
         try:
-            with self._open() as file:
-                for batch in file.iter_batches(
-                    self._batch_rows, columns=list(columns), use_threads=False
-                ):
-                    yield row, batch
-                    row += batch.num_rows
+            yield
         except _READ_ERRORS as error:
             raise SourceError(
                 f"its Parquet data cannot be read behind row {row - 1}; write the file again.",
@@ -141,6 +165,7 @@ class ParquetSource:
             buffer_size=_BUFFER_BYTES,
             # As nanoseconds, Spark's 9999-12-31 would silently be some day of 1816.
             coerce_int96_timestamp_unit="us",
+            page_checksum_verification=True,  # where the file has checksums
         )
 
 
@@ -162,6 +187,15 @@ def _check_magic(path: Path, name: str) -> None:
         raise SourceError("is not Parquet, whatever its name says.", source=name)
     if tail != _MAGIC or n_bytes < _MIN_BYTES:
         raise SourceError("is cut short; copy the file again.", source=name)
+
+
+def _take(column: pa.Array, places: list[int]) -> pa.Array:
+    """Some values of a column."""
+    try:
+        return column.take(pa.array(places, pa.int64()))
+    except pa.ArrowNotImplementedError:  # views of text, also inside of lists
+        pieces = [column.slice(at, 1) for at in places]
+        return pa.concat_arrays(pieces) if pieces else column.slice(0, 0)
 
 
 def _to_bytes(column: pa.Array) -> list[bytes]:

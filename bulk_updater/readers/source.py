@@ -15,9 +15,18 @@ if TYPE_CHECKING:
 
     from bulk_updater.model import Frame
 
-__all__ = ["RawRow", "Source", "check_header", "check_regular_file", "choose", "fingerprint_file"]
+__all__ = [
+    "RawRow",
+    "Source",
+    "check_header",
+    "check_regular_file",
+    "choose",
+    "fingerprint_file",
+    "quote",
+]
 
 _SHOWN_COLUMNS = 20
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,17 @@ def check_regular_file(path: Path, *, name: str) -> None:
         raise SourceError(f"cannot be opened: {why}.", source=name) from error
 
 
+def quote(column: str) -> str:
+    """A column's name as a message shows it: in quotes, on one line, of bounded length."""
+    return repr(column if len(column) <= _SHOWN_CHARACTERS else column[:_SHOWN_CHARACTERS] + "...")
+
+
+def _some(texts: Sequence[str]) -> str:
+    """The first few of some texts, and how many more there are."""
+    more = len(texts) - _SHOWN_COLUMNS
+    return f"{', '.join(texts[:_SHOWN_COLUMNS])}{f' and {more} more' if more > 0 else ''}"
+
+
 def check_header(columns: Sequence[str], *, name: str) -> None:
     """See to it that every column can be told by its name.
 
@@ -149,18 +169,20 @@ def check_header(columns: Sequence[str], *, name: str) -> None:
     blank = [str(at) for at, column in enumerate(columns, 1) if not column.strip()]
     if blank:
         raise SourceError(
-            f"the header has no name for column {', '.join(blank)}; name it or take it out.",
+            f"the header has no name for column {_some(blank)}; name it or take it out.",
             source=name,
         )
     places: dict[str, list[str]] = {}
     for at, column in enumerate(columns, 1):
         places.setdefault(column, []).append(str(at))
     twice = [
-        f"{column!r} (columns {' and '.join(at)})" for column, at in places.items() if len(at) > 1
+        f"{quote(column)} (columns {' and '.join(at[:3])}{' and more' if len(at) > 3 else ''})"  # noqa: PLR2004
+        for column, at in places.items()
+        if len(at) > 1
     ]
     if twice:
         raise SourceError(
-            f"the header has a name more than once: {', '.join(twice)}; rename all but one.",
+            f"the header has a name more than once: {_some(twice)}; rename all but one.",
             source=name,
         )
 
@@ -174,11 +196,9 @@ def choose(wanted: Sequence[str], columns: Sequence[str], *, name: str) -> tuple
     known = set(columns)
     missing = [column for column in dict.fromkeys(wanted) if column not in known]
     if missing:
-        more = len(columns) - _SHOWN_COLUMNS
         raise SourceError(
-            f"has no column {', '.join(map(repr, missing))}; it has "
-            f"{', '.join(map(repr, columns[:_SHOWN_COLUMNS]))}"
-            f"{f' and {more} more' if more > 0 else ''}.",
+            f"has no column {_some([*map(quote, missing)])}; it has "
+            f"{_some([*map(quote, columns)])}.",
             source=name,
         )
     return tuple(dict.fromkeys(wanted))

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["find_obstacle", "is_binary", "to_text"]
 
 _UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+# With a zone, Arrow counts years in 16 bits without looking. A day less, for the zone's offset.
+_FIRST_S, _LAST_S = -1_096_193_692_800, 971_890_876_799
 _EXPONENT_BELOW, _EXPONENT_FROM = 1e-6, 1e21
 # Arrow writes all digits of a unit; zeros go three by three. What may follow is the zone.
 _TRAILING_ZEROS = tuple(
@@ -250,6 +252,11 @@ def _timestamp(values: pa.Array) -> pa.Array:
     if values.type.tz is not None:
         texts = pc.replace_substring_regex(texts, "Z$", "+00:00")
         texts = pc.replace_substring_regex(texts, r"([+-]\d\d)(\d\d)$", r"\1:\2")
+        per_s = _UNITS_PER_S[values.type.unit]
+        if values.type.unit != "ns":  # 64 bits of nanoseconds reach 292 years
+            units = values.cast(pa.int64())
+            far = pc.or_(pc.less(units, _FIRST_S * per_s), pc.greater(units, _LAST_S * per_s))
+            texts = pc.if_else(far, "<far off>", texts)
     return _without_far_times(texts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from bulk_updater.errors import SourceError
@@ -172,3 +173,23 @@ def test_rows_are_never_numbered_by_guess(delimited, monkeypatch):
     )
     with pytest.raises(SourceError, match="from row 7 on apart in another way"):
         list(delimited(b"a\n1\n2\n").read_frames(["a"], first_row=7))
+
+
+def test_what_arrow_cannot_parse_is_no_traceback(delimited, monkeypatch):
+    """Should Arrow ever refuse rows that are told apart here, reading stops with a sentence."""
+
+    def refuse(*_):
+        raise pa.ArrowInvalid("some reason")
+
+    monkeypatch.setattr(_CellParser, "_take", refuse)
+    with pytest.raises(SourceError, match="from row 1 on apart in another way"):
+        list(delimited(b"a\n1\n2\n").read_frames(["a"]))
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4, 1 << 20])
+def test_a_byte_order_mark_inside_is_text(delimited, block_bytes):
+    """Arrow drops one at the beginning of a block, and fails at half of one; here both stay."""
+    content = b'a,b\n\xef\xbb\xbf1,x\n2,\xef\xbb\xbf\n\xef\xbb,y\n\xef\xbb\xbf"3,4",z\n\xef,y'
+    rows, unreadable = read_all(delimited(content, block_bytes=block_bytes))
+    assert rows == {1: ("\ufeff1", "x"), 2: ("2", "\ufeff")}
+    assert rules(unreadable) == {3: "undecodable", 4: "ragged_row", 5: "undecodable"}
