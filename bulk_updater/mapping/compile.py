@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from bulk_updater.errors import SourceError
 from bulk_updater.mapping import transforms
 from bulk_updater.mapping.mapped import Breach, Breaches, MappedFrame, MappedOperation
-from bulk_updater.mapping.nodes import nearest
+from bulk_updater.mapping.nodes import name_shown, nearest
 from bulk_updater.mapping.parts import Leaf, compile_part
 from bulk_updater.mapping.request import MapSpec, RequestSpec, iter_leaves
 
@@ -209,7 +209,7 @@ def _check_columns(spec: MappingSpec, header: Sequence[str], source: str) -> Non
     known = set(header)
     for column, node in _named_columns(spec):
         if column not in known:
-            node.refuse(f'{source} has no column "{column}". {nearest(column, header)}')
+            node.refuse(f'{source} has no column "{name_shown(column)}". {nearest(column, header)}')
 
 
 def _named_columns(spec: MappingSpec) -> Iterator[tuple[str, Node]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bulk_updater.errors import RowError
+from bulk_updater.mapping.nodes import name_shown
 from bulk_updater.model import Outcome, Request, Result
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Breach:
 
 
 def _quoted(columns: Sequence[str]) -> str:
-    shown = [f'"{column}"' for column in columns[:3]]
+    shown = [f'"{name_shown(column)}"' for column in columns[:3]]
     return ", ".join(shown) + (f" and {len(columns) - 3} more" if len(columns) > 3 else "")  # noqa: PLR2004
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Node", "compose", "nearest", "shortened"]
+__all__ = ["Node", "compose", "name_shown", "nearest", "shortened"]
 
 _MAX_NODES = 100_000
 """More nodes than any mapping has; aliases of aliases can multiply a short file without end."""
@@ -28,8 +28,17 @@ _MAX_NODES = 100_000
 _MAX_DEPTH = 64
 """Deeper than any request is nested."""
 
+_MAX_CHARACTERS = 2 * 1024 * 1024
+"""More text than any mapping has; an alias can multiply a long one as well."""
+
 _MAX_SHOWN = 60
 """Characters of a text of the file that an error shows."""
+
+_MAX_EXPLAINED = 200
+"""Characters of a sentence of PyYAML's, which may quote the file, that an error shows."""
+
+_MAX_COMPARED = 200
+"""Characters of the longest name that is looked for among others: likeness takes cubic time."""
 
 _MAX_LISTED = 20
 """Names that an error lists."""
@@ -38,6 +47,7 @@ _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BARE_BRACE = re.compile(r"""[:-]\s+\{[^{}"':,]+\}""")
 _TAB = "found character '\\t' that cannot start any token"
+_TOO_DEEP = f"this is nested too deeply to be a mapping: more than {_MAX_DEPTH} levels."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +113,69 @@ class Node:
         return node
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, max_shown: int = _MAX_SHOWN) -> str:
     """A text of the mapping file on one line, as an error shows it."""
-    line = " ".join(text.split())
-    return line if len(line) <= _MAX_SHOWN else line[:_MAX_SHOWN] + "…"
+    return name_shown(" ".join(text.split()), max_shown)
+
+
+def name_shown(name: str, max_shown: int = _MAX_SHOWN) -> str:
+    """The name of a column or a key, its blanks kept, as an error shows it.
+
+    Of bounded length; what a terminal would not show, or would obey, is escaped.
+    """
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in name[:max_shown]
+    )
+    return shown if len(name) <= max_shown else shown + "..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """What is allowed instead of a name: the one that is most like it first, then all."""
     names = list(known)
-    by_folded = {candidate.casefold(): candidate for candidate in reversed(names)}
+    by_folded = {
+        candidate.casefold(): candidate
+        for candidate in reversed(names)
+        if max(len(candidate), len(name)) <= _MAX_COMPARED
+    }
     close = get_close_matches(name.casefold(), list(by_folded), n=1, cutoff=0.6)
     more = f" and {len(names) - _MAX_LISTED:,} more" if len(names) > _MAX_LISTED else ""
-    said = [f'Did you mean "{by_folded[found]}"?' for found in close]
+    said = [f'Did you mean "{name_shown(by_folded[found])}"?' for found in close]
     if names:
-        said.append(f"Known: {', '.join(names[:_MAX_LISTED])}{more}.")
+        said.append(f"Known: {', '.join(map(name_shown, names[:_MAX_LISTED]))}{more}.")
     return " ".join(said)
 
 
 class _Loader(yaml.BaseLoader):
-    """PyYAML's loader, which also takes JSON as it is pasted."""
+    """PyYAML's loader, which also takes JSON as it is pasted, and knows when it is enough.
+
+    Args:
+        text: The file's text.
+        path: The file, for errors.
+    """
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self._path = path
+        self._n_nodes = 0
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # Refused while it is read: a file of brackets would take half a minute to its end.
+        self._n_nodes += 1
+        self._depth += 1
+        if self._n_nodes > _MAX_NODES or self._depth > _MAX_DEPTH:
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise MappingError(
+                _TOO_DEEP
+                if self._depth > _MAX_DEPTH
+                else f"more than {_MAX_NODES:,} values; a mapping has at most a few hundred.",
+                path=self._path,
+                line=event.start_mark.line + 1,
+            )
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def scan_to_next_token(self) -> None:
         # YAML allows tabs between the tokens of a flow; PyYAML refuses them everywhere.
@@ -150,8 +203,10 @@ def compose(text: str, path: Path) -> Node:
         MappingError: If the text is not YAML, is empty, repeats a key, carries a tag, or refers
             to itself.
     """
+    loader = None
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        loader = _Loader(text, path)
+        root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
@@ -164,10 +219,10 @@ def compose(text: str, path: Path) -> Node:
         ) from None
     except (ValueError, OverflowError):
         raise MappingError(
-            "this is not YAML: an escape in it, such as \\U0001F600, is no character.", path=path
+            "this is not YAML: an escape in it, such as \\U0001F600, is no character.",
+            path=path,
+            line=None if loader is None else loader.line + 1,
         ) from None
-    except RecursionError:
-        raise MappingError("this is nested too deeply to be a mapping.", path=path) from None
     if root is None:
         raise MappingError(
             "the file is empty. A mapping names an operation, such as update_contact_attributes; "
@@ -178,7 +233,7 @@ def compose(text: str, path: Path) -> Node:
 
 
 def _explain(error: yaml.MarkedYAMLError, text: str, line: int | None) -> str:
-    problem = error.problem or error.context or "it cannot be parsed"
+    problem = shortened(error.problem or error.context or "it cannot be parsed", _MAX_EXPLAINED)
     if problem == _TAB:
         problem = "a tab stands here, and YAML is indented with spaces"
     lines = text.splitlines()
@@ -196,6 +251,7 @@ class _Composer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._n_nodes = 0
+        self._n_characters = 0
         self._above: set[int] = set()
 
     def convert(self, node: yaml.Node) -> Node:
@@ -216,9 +272,7 @@ class _Composer:
         if id(node) in self._above:
             self._refuse("this alias refers to itself.", line)
         if len(self._above) >= _MAX_DEPTH:
-            self._refuse(
-                f"this is nested too deeply to be a mapping: more than {_MAX_DEPTH} levels.", line
-            )
+            self._refuse(_TOO_DEEP, line)
         self._above.add(id(node))
         try:
             return Node(*self._contents(node, line))
@@ -231,7 +285,7 @@ class _Composer:
         if isinstance(node, yaml.SequenceNode):
             return [self.convert(item) for item in node.value], self._path, line, {}
         if not isinstance(node, yaml.MappingNode):
-            return self._joined(str(node.value), line), self._path, line, {}
+            return self._text(str(node.value), line), self._path, line, {}
         values: dict[str, Node] = {}
         key_lines: dict[str, int] = {}
         for key_node, value_node in node.value:
@@ -247,8 +301,17 @@ class _Composer:
             values[key] = self.convert(value_node)
         return values, self._path, line, key_lines
 
-    def _joined(self, text: str, line: int) -> str:
+    def _text(self, text: str, line: int) -> str:
         """Text with the surrogate pairs joined that JSON escapes the rarer characters with."""
+        self._n_characters += len(text)
+        if self._n_characters > _MAX_CHARACTERS:
+            self._refuse(
+                f"more than {_MAX_CHARACTERS:,} characters once its aliases are followed; a "
+                "mapping has at most a few thousand.",
+                line,
+            )
+        if "\0" in text:
+            self._refuse("an escape here is a NUL character, which is not text.", line)
         if not _SURROGATE.search(text):
             return text
         try:

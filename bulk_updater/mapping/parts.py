@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from bulk_updater.mapping import transforms
-from bulk_updater.mapping.mapped import Breach
+from bulk_updater.mapping.mapped import Breach, Breaches
+from bulk_updater.mapping.nodes import name_shown
 from bulk_updater.mapping.request import (
     INTEGER,
     LeafSpec,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
-
-    from bulk_updater.mapping.mapped import Breaches
 
 __all__ = ["Compiled", "Group", "Leaf", "Part", "compile_part"]
 
@@ -91,7 +90,10 @@ class Leaf:
     def texts(self, cells: Mapping[str, Any], n_rows: int, breaches: Breaches) -> Any:
         """The leaf's text for each row, before the meaning of empty is applied."""
         value = self.spec.value
-        texts = transforms.fill_template(self.spec.template, cells, n_rows)
+        texts, too_large = transforms.fill_template(self.spec.template, cells, n_rows)
+        breaches.add(
+            too_large, lambda: self._breach("too_long", "is too long to put together in memory.")
+        )
         if value.strip:
             texts = pc.utf8_trim_whitespace(texts)
         if value.map is not None:
@@ -126,6 +128,31 @@ class Leaf:
 
     def part(self, cells: Mapping[str, Any], n_rows: int, breaches: Breaches) -> Part:
         """The leaf over a frame: what is empty is left out, erased or refused; limits checked."""
+        if not self.columns:
+            return self._constant_part(n_rows, breaches)
+        return self._part(cells, n_rows, breaches)
+
+    def _constant_part(self, n_rows: int, breaches: Breaches) -> Part:
+        """One row's part for all rows: a long text is not held once for each of them."""
+        of_one = Breaches(1)
+        part = self._part({}, 1, of_one)
+        if of_one.list:
+            first = of_one.list[0]
+            breaches.add(
+                np.ones(n_rows, dtype=np.bool_),
+                lambda: self._breach(first.rule, first.figures(0)),
+            )
+        nothing = np.zeros(n_rows, dtype=np.bool_)
+        (value,) = part.values(0, 1)
+        return Part(
+            present=nothing | part.present[0],
+            live=nothing,
+            left_out=nothing,
+            size=np.full(n_rows, part.size[0]),
+            values=lambda start, stop: [value] * (stop - start),
+        )
+
+    def _part(self, cells: Mapping[str, Any], n_rows: int, breaches: Breaches) -> Part:
         texts = self.texts(cells, n_rows, breaches)
         if self.spec.shape.kind == "integer":
             texts = self._numbers(texts, breaches)
@@ -133,15 +160,12 @@ class Leaf:
         empty = sizes == 0
         if self.spec.value.empty == "reject":
             breaches.add(empty, lambda: self._breach("empty_value", "is empty and may not be."))
-        nothing = np.zeros(n_rows, dtype=np.bool_)
-        present = ~nothing if self.spec.value.empty == "erase" else ~empty
+        present = np.full(n_rows, self.spec.value.empty == "erase") | ~empty
         values = text_values(texts)
         if self.spec.shape.kind == "integer":
             values = _number_values(values)
         else:
             self.check_text(texts, sizes, breaches)
-        if not self.columns:
-            return Part(present, nothing, nothing, sizes, values)
         return Part(present, present, ~present, sizes, values)
 
     def ids(
@@ -330,9 +354,16 @@ def compile_part(spec: Spec, header: Sequence[str]) -> Compiled:
 def _with_star(spec: MapSpec, star: StarSpec, header: Sequence[str]) -> MapSpec:
     """The map with an entry for each column that `"*"` takes."""
     taken = star_keys(star, header, set(spec.entries))
+    for key, column in taken.items():
+        longest = spec.shape.key.maximum
+        if longest is not None and len(key) > longest:
+            star.node.refuse(
+                f'"*" makes a key of {len(key):,} characters of the column "{name_shown(column)}"; '
+                f'at most {longest:,} are allowed. Add it to "except".'
+            )
     added: dict[str, Spec] = {
         key: LeafSpec(
-            f"{spec.path}.{key}",
+            f"{spec.path}.{name_shown(key)}",
             spec.shape.value,
             star.node,
             Template(((column, True),)),

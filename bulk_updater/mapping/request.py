@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bulk_updater.mapping.nodes import Node, nearest, shortened
+from bulk_updater.mapping.nodes import Node, name_shown, nearest, shortened
 from bulk_updater.mapping.star import legal_key
 from bulk_updater.mapping.templates import Template, TemplateSyntaxError, parse_template
 from bulk_updater.mapping.values import StarModel, ValueSpec, validate
@@ -39,6 +39,12 @@ __all__ = [
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 """A whole number as it may stand in a cell; what is sent is the number, without `+` or zeros."""
+
+_MAX_CHARACTERS = 32_767
+"""The longest value that any member may have: an attribute's."""
+
+_MAX_OWN_BYTES = 65_536
+"""Twice what the service takes. A frame of 16,384 rows, all with this text, holds 1 GiB of it."""
 
 _INSTANCE_ARN = re.compile(r"arn:[^:]+:connect:[^:]*:[^:]*:instance/([^/]+)(/.*)?")
 
@@ -155,6 +161,14 @@ class RequestParser:
             MappingError: If it is not a request of that operation.
         """
         members = self._members(operation.shape, node, operation.name, operation)
+        leaves = [leaf for member in members.values() for leaf in iter_leaves(member)]
+        n_bytes = sum(map(_own_bytes, leaves))
+        if n_bytes > _MAX_OWN_BYTES:
+            node.refuse(
+                f"the texts that {operation.name} writes into every row have {n_bytes:,} UTF-8 "
+                f"bytes together; at most {_MAX_OWN_BYTES:,} are allowed, and the service takes "
+                "fewer."
+            )
         if not any(_writes(members[name]) for name in members if name not in operation.id_members):
             self.warnings.append(
                 f"{node.path}, line {node.line}: {operation.name} names nothing to write, so every "
@@ -170,7 +184,8 @@ class RequestParser:
         for name in found:
             if name not in shape.members:
                 node.refuse(
-                    f'"{name}" is not a member of {owner}. {nearest(name, shape.members)}',
+                    f'"{name_shown(name)}" is not a member of {owner}. '
+                    f"{nearest(name, shape.members)}",
                     key=name,
                 )
         # An untouched part of a CLI skeleton ends in `{}` where a shape contains itself.
@@ -234,7 +249,7 @@ class RequestParser:
                 star = self._star(value, key_pattern)
                 continue
             self._check_key(shape.key, key, node, path, key_pattern)
-            entries[key] = self._spec(shape.value, value, f"{path}.{key}")
+            entries[key] = self._spec(shape.value, value, f"{path}.{name_shown(key)}")
         return MapSpec(path, shape, entries, star)
 
     @staticmethod
@@ -255,14 +270,14 @@ class RequestParser:
             colon = ", after a prefix and a colon if it is the system's" if ":" in pattern else ""
             legal = legal_key(key)
             node.refuse(
-                f'"{shortened(key)}" is not a legal key of {path}: keys hold only the letters '
+                f'"{name_shown(key)}" is not a legal key of {path}: keys hold only the letters '
                 f"A to Z and a to z, digits, - and _{colon}, and are written out, not made from "
                 "columns." + (f' Did you mean "{shortened(legal)}"?' if legal else ""),
                 key=key,
             )
         if "{" in key or "}" in key:
             node.refuse(
-                f'"{shortened(key)}" is not a legal key of {path}: keys are written out, not made '
+                f'"{name_shown(key)}" is not a legal key of {path}: keys are written out, not made '
                 "from columns.",
                 key=key,
             )
@@ -288,6 +303,7 @@ class RequestParser:
         except TemplateSyntaxError as error:
             node.refuse(f"{path}: {error}")
         self._check_erase(shape, node, path, value)
+        self._check_own_texts(node, path, template, value)
         if template.constant is not None and value.is_plain:
             self._check_constant(shape, node, path, template.constant, is_id=is_id)
         if value.default is not None and value.truncate_bytes is None:
@@ -303,6 +319,23 @@ class RequestParser:
             )
 
     @staticmethod
+    def _check_own_texts(node: Node, path: str, template: Template, value: ValueSpec) -> None:
+        """No text that the mapping brings in may be longer than any value, whatever is done to it.
+
+        It is multiplied by the rows of a frame, and one of a megabyte fills any memory.
+        """
+        own = [
+            *((text, node) for text, is_column in template.parts if not is_column),
+            *((text, node.at(["map", key])) for key, text in (value.map or {}).items()),
+            (value.default or "", node.at(["default"])),
+        ]
+        for text, origin in own:
+            if len(text) > _MAX_CHARACTERS:
+                origin.refuse(
+                    f"{path} has {len(text):,} characters; at most {_MAX_CHARACTERS:,} are allowed."
+                )
+
+    @staticmethod
     def _value(node: Node, path: str) -> ValueSpec:
         if isinstance(node.value, str):
             return ValueSpec(template=node.value)
@@ -310,7 +343,7 @@ class RequestParser:
         if len(found) == 1:
             (key,) = found
             if key not in ("column", "template") and found[key].value == "":
-                name = shortened(key)
+                name = name_shown(key)
                 node.refuse(
                     f"{path}: YAML reads {{{name}}} without quotes as a group of keys. Write "
                     f'"{{{name}}}" for the column.'
@@ -346,6 +379,13 @@ class RequestParser:
                 f'{node.path}, line {node.line}: {path} is "{shortened(text)}", which this version '
                 f"of botocore does not know. {nearest(text, shape.enum)} It is sent as it stands."
             )
+
+
+def _own_bytes(leaf: LeafSpec) -> int:
+    """UTF-8 bytes that the mapping itself brings into a row's text, at the most."""
+    literal = "".join(text for text, is_column in leaf.template.parts if not is_column)
+    instead = (leaf.value.default or "", *(leaf.value.map or {}).values())
+    return max(len(text.encode()) for text in (literal, *instead))
 
 
 def _items_or_none(node: Node, path: str) -> dict[str, Node]:

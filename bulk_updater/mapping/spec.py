@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulk_updater.errors import MappingError
-from bulk_updater.mapping.nodes import Node, compose, nearest
+from bulk_updater.mapping.nodes import Node, compose, name_shown, nearest
+from bulk_updater.mapping.regexes import may_take_for_ever
 from bulk_updater.mapping.request import RequestParser, RequestSpec
 from bulk_updater.mapping.values import SourceSpec, validate
 from bulk_updater.operations import OPERATION_NAMES, get_operation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["MappingSpec", "load_spec", "parse_spec"]
@@ -66,8 +68,9 @@ def load_spec(path: Path) -> MappingSpec:
             "mapping to start from.",
             path=path,
         ) from None
-    except OSError as error:
-        raise MappingError(f"it cannot be read ({error.strerror}).", path=path) from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "its path holds a NUL character"
+        raise MappingError(f"it cannot be read ({why}).", path=path) from None
     if len(raw) > _MAX_BYTES:
         raise MappingError(
             "it is larger than 1 MiB. Is it the export? The mapping comes first: "
@@ -113,7 +116,9 @@ def parse_spec(text: str, path: Path, digest: str = "") -> MappingSpec:
     known = ("source", *OPERATION_NAMES)
     for key in parts:
         if key not in known:
-            root.refuse(f'"{key}" is not a key of a mapping. {nearest(key, known)}', key=key)
+            root.refuse(
+                f'"{name_shown(key)}" is not a key of a mapping. {nearest(key, known)}', key=key
+            )
     source_node = parts.get("source")
     # An absent value (`source:` and nothing behind it) is the same as no key.
     if source_node is not None and source_node.value == "":
@@ -129,4 +134,17 @@ def parse_spec(text: str, path: Path, digest: str = "") -> MappingSpec:
             path=path,
             line=root.line,
         )
-    return MappingSpec(path, digest, source, source_node, requests, tuple(parser.warnings))
+    warnings = (*_warn_of_expressions(source, source_node), *parser.warnings)
+    return MappingSpec(path, digest, source, source_node, requests, warnings)
+
+
+def _warn_of_expressions(source: SourceSpec, node: Node | None) -> Iterator[str]:
+    for index, condition in enumerate(source.where):
+        if node is not None and may_take_for_ever(condition.matches or ""):
+            origin = node.at(("where", index, "matches"))
+            yield (
+                f"{origin.path}, line {origin.line}: this regular expression repeats a group that "
+                "itself repeats something, so a single cell may take it hours, and nothing can "
+                "interrupt it. Make the inner repeat possessive, as in (a++b)*, or write it "
+                "without a group."
+            )

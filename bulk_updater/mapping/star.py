@@ -6,6 +6,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from bulk_updater.mapping.nodes import name_shown
 from bulk_updater.model import FAILED_COLUMNS
 
 if TYPE_CHECKING:
@@ -52,18 +53,20 @@ def star_keys(star: StarSpec, header: Sequence[str], named: set[str]) -> dict[st
         key = star.prefix + legal
         if not re.search(r"[A-Za-z0-9]", legal):
             star.node.refuse(
-                f'"*" cannot make an attribute key of the column "{column}": no letter or digit '
-                'is left of it. Add it to "except" and name its attribute yourself.'
+                f'"*" cannot make an attribute key of the column "{name_shown(column)}": no letter '
+                'or digit is left of it. Add it to "except" and name its attribute yourself.'
             )
         if key in taken:
             star.node.refuse(
-                f'"*" makes the attribute key "{key}" of two columns, "{taken[key]}" and '
-                f'"{column}". Add one of them to "except" and name its attribute yourself.'
+                f'"*" makes the attribute key "{name_shown(key)}" of two columns, '
+                f'"{name_shown(taken[key])}" and "{name_shown(column)}". Add one of them to '
+                '"except" and name its attribute yourself.'
             )
         if key in named:
             star.node.refuse(
-                f'"*" makes the attribute key "{key}" of the column "{column}", and the mapping '
-                'names that key too. Add the column to "except", or drop the key.'
+                f'"*" makes the attribute key "{name_shown(key)}" of the column '
+                f'"{name_shown(column)}", and the mapping names that key too. Add the column to '
+                '"except", or drop the key.'
             )
         taken[key] = column
     return taken

@@ -47,6 +47,8 @@ __all__ = [
 EPOCH = "%s"
 """Seconds since the epoch, in a date's format."""
 
+_MAX_FILLED_BYTES = 1 << 30  # Arrow holds 2 GiB of text in an array, and fails beyond
+
 _SECONDS = re.compile(r"[+-]?[0-9]{1,12}")
 _DIRECTIVE = re.compile(r"%.", re.DOTALL)
 _DAY = re.compile(r"%[de]")
@@ -60,13 +62,33 @@ def to_numpy(array: Any) -> npt.NDArray[Any]:
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
-def fill_template(template: Template, columns: Mapping[str, Any], n_rows: int) -> Any:
-    """The template's text for each row; empty where all of its columns are."""
+def fill_template(
+    template: Template, columns: Mapping[str, Any], n_rows: int
+) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """The template's text for each row, and which are too large (those become empty).
+
+    A text is empty where all of its columns are. None is too large unless all of them together
+    are more than 1 GiB, and then only those of more than an equal share, which is 64 KiB or more
+    for frames of at most 16,384 rows.
+    """
+    none_too_large = np.zeros(n_rows, dtype=np.bool_)
     if len(template.parts) == 1 and template.parts[0][1]:
-        return columns[template.parts[0][0]]
+        return columns[template.parts[0][0]], none_too_large
     constant = template.constant
     if constant is not None:
-        return pa.repeat(pa.scalar(constant, pa.string()), n_rows)
+        return pa.repeat(pa.scalar(constant, pa.string()), n_rows), none_too_large
+    lengths = sum(
+        n_bytes(columns[text]).astype(np.int64) if is_column else len(text.encode())
+        for text, is_column in template.parts
+    )
+    if np.sum(lengths) > _MAX_FILLED_BYTES:
+        too_large = np.asarray(lengths > _MAX_FILLED_BYTES // n_rows)
+        columns = {name: stand_in("", too_large, columns[name]) for name in template.columns}
+        return _fill(template, columns), too_large
+    return _fill(template, columns), none_too_large
+
+
+def _fill(template: Template, columns: Mapping[str, Any]) -> Any:
     parts = [
         columns[text] if is_column else pa.scalar(text, pa.string())
         for text, is_column in template.parts

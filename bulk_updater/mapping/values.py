@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bulk_updater.config import SourceFormat
 from bulk_updater.mapping import transforms
-from bulk_updater.mapping.nodes import Node, nearest
+from bulk_updater.mapping.nodes import Node, name_shown, nearest, shortened
 from bulk_updater.mapping.templates import parse_template
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ _MUST_BE = {
 _ENCODINGS = ("utf-8", "utf-16", "cp1252", "latin-1", "cp1250", "gb18030", "shift_jis", "cp437")
 """Encodings that exports come in; Python knows a hundred more."""
 
+_MAX_EXPLAINED = 200
+"""Characters of a sentence of Python's, which may quote the file, that an error shows."""
+
 _DIRECTIVE = re.compile(r"%[-_0^#:]*(.?)", re.DOTALL)
 _WRITABLE = frozenset("aAbBcCdDeFgGhHIjklmMnprRsStTuUVwWxXyYzZ%f")
 
@@ -59,7 +62,9 @@ class Condition(_Model):
         not_in: The cell is none of these.
         equals: The cell is this.
         not_: The cell is not this.
-        matches: A Python regular expression that is found in the cell.
+        matches: A Python regular expression that is found in the cell. Python gives it all the
+            time it takes, which is very long for some (see `regexes`) and grows with the square of
+            the cell's length for others, such as ` +$`.
     """
 
     column: str
@@ -77,7 +82,8 @@ class Condition(_Model):
                 with warnings.catch_warnings(action="ignore"):
                     re.compile(matches)
             except (re.error, OverflowError, RecursionError) as error:
-                raise ValueError(f"this is not a regular expression: {error}") from None
+                why = shortened(str(error), _MAX_EXPLAINED)
+                raise ValueError(f"this is not a regular expression: {why}") from None
         return matches
 
     @model_validator(mode="after")
@@ -108,7 +114,8 @@ class SourceSpec(_Model):
             "a".encode(encoding)
         except (LookupError, ValueError):
             raise ValueError(
-                f'Python knows no text encoding "{encoding}". {nearest(encoding, _ENCODINGS)}'
+                f'Python knows no text encoding "{shortened(encoding)}". '
+                f"{nearest(encoding, _ENCODINGS)}"
             ) from None
         return encoding
 
@@ -174,8 +181,8 @@ class ValueSpec(_Model):
     def _is_readable(cls, date: str | None) -> str | None:
         if date is not None and not transforms.is_readable(date):
             raise ValueError(
-                f'Python cannot read a date of the form "{date}"; write each directive once, such '
-                'as "%d/%m/%Y", or "%s" alone for seconds since the epoch'
+                f'Python cannot read a date of the form "{shortened(date)}"; write each directive '
+                'once, such as "%d/%m/%Y", or "%s" alone for seconds since the epoch'
             )
         return date
 
@@ -186,8 +193,8 @@ class ValueSpec(_Model):
             unknown = [d.group() for d in _DIRECTIVE.finditer(written) if d[1] not in _WRITABLE]
             if unknown or not transforms.is_writable(written):
                 raise ValueError(
-                    f'Python cannot write a date of the form "{written}"; directives are such as '
-                    '%Y, %m, %d, %H, %M and %S, and "%%" is a percent sign'
+                    f'Python cannot write a date of the form "{shortened(written)}"; directives '
+                    'are such as %Y, %m, %d, %H, %M and %S, and "%%" is a percent sign'
                 )
         return written
 
@@ -234,7 +241,8 @@ def _refuse(model: type[BaseModel], node: Node, what: str, error: ErrorDetails) 
             for name, field in (Condition if holder else model).model_fields.items()
         ]
         node.at(holder).refuse(
-            f'"{last}" is not a key of {_named(what, holder)}. {nearest(str(last), keys)}',
+            f'"{name_shown(str(last))}" is not a key of {_named(what, holder)}. '
+            f"{nearest(str(last), keys)}",
             key=str(last),
         )
     if error["type"] == "missing":
@@ -251,4 +259,6 @@ def _refuse(model: type[BaseModel], node: Node, what: str, error: ErrorDetails) 
 
 def _named(what: str, location: Iterable[int | str]) -> str:
     """A place in the mapping file as `source.where[0].column`."""
-    return what + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    return what + "".join(
+        f"[{step}]" if isinstance(step, int) else f".{name_shown(step)}" for step in location
+    )

@@ -100,7 +100,7 @@ def test_line_ends(end):
         ('a: "\\ud800"', "line 1: an escape here is half a surrogate pair, which is no character."),
         (
             'a: "\\UFFFFFFFF"',
-            ("this is not YAML: an escape in it, such as \\U0001F600, is no character."),
+            "line 1: this is not YAML: an escape in it, such as \\U0001F600, is no character.",
         ),
         ('a: "\\q"', "line 1: this is not YAML: found unknown escape character 'q'."),
         (

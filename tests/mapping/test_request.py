@@ -314,7 +314,7 @@ def test_a_request_that_writes_nothing_warns(text):
         ),
         (attributes("ok: x", '"{C}": x'), 'line 6: "{C}" is not a legal key of Attributes: '),
         (attributes('"": x'), "line 5: Attributes has an empty key; name it."),
-        (attributes('"a\\n": x'), 'line 5: "a" is not a legal key of Attributes: '),
+        (attributes('"a\\n": x'), 'line 5: "a\\n" is not a legal key of Attributes: '),
         (attributes("größe: x"), 'line 5: "größe" is not a legal key of Attributes: '),
         (attributes("connect:x: x"), 'line 5: "connect:x" is not a legal key of Attributes: '),
         (attributes(f"{'k' * 32768}: x"), "line 5: this is not YAML: "),

@@ -6,7 +6,7 @@ import pytest
 
 from bulk_updater.model import Outcome
 
-from .helpers import attributes, contact, entry, invalid, refusal, sent, value
+from .helpers import attributes, contact, entries, entry, invalid, refusal, sent, value
 
 
 class TestStrip:
@@ -380,3 +380,26 @@ def test_an_invalid_row_is_not_sent_for_one_bad_value():
     found = entry(attributes("good: x", "a: {column: C, empty: reject}"), C="")
     assert found.outcome is Outcome.INVALID
     assert found.contact_id == "c0"
+
+
+def test_a_constant_that_breaks_a_rule_breaks_it_in_every_row():
+    """It is made once for all rows, and each has its own result."""
+    text = attributes('a: {template: soon, date: "%Y", format: "%Y"}')
+    made = entries(text, {"C": ["x", "y"]})
+    assert [(entry.row, entry.error_code) for entry in made] == [
+        (1, "unreadable_date"),
+        (2, "unreadable_date"),
+    ]
+    assert made[1].error == "row 2: Attributes.a is no date of the form %Y."
+
+
+def test_a_constant_is_made_once_for_all_rows():
+    """Transforms, `empty` and sizes are those that one row has."""
+    text = attributes(
+        'a: {template: " é ", strip: true, upper: true}',
+        'b: {template: " ", strip: true}',
+        'c: {template: "", empty: erase}',
+    )
+    made = entries(text, {"C": ["x"] * 3})
+    assert [entry.params["Attributes"] for entry in made] == [{"a": "É", "c": ""}] * 3
+    assert {entry.payload_bytes for entry in made} == {1 + 2 + 1}
