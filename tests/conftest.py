@@ -14,6 +14,8 @@ from bulk_updater.operations import iter_operations
 
 # A busy machine is no failure: no test depends on how fast an example is.
 settings.register_profile("any-speed", deadline=None)
+# `pytest --hypothesis-profile soak tests/rubbish`: fifty times the examples, for an hour to spare.
+settings.register_profile("soak", settings.get_profile("any-speed"), max_examples=5000)
 settings.load_profile("any-speed")
 
 if TYPE_CHECKING:

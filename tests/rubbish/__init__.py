@@ -1,0 +1,1 @@
+"""What nobody meant to give the program, and that it says so."""
