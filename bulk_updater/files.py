@@ -102,7 +102,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """Create a directory and its missing parents, durably; only the last one is private (0700).
+    """Create a directory and its missing parents, durably, all of them private (0700).
+
+    Names in them tell of exports and accounts, and nobody else has a use for an empty folder.
 
     Args:
         path: The directory. One that exists stays as it is.
@@ -116,9 +118,8 @@ def make_private_directory(path: Path) -> None:
         missing.append(ancestor)
         ancestor = ancestor.parent
     for directory in reversed(missing):
-        mode = _PRIVATE_DIRECTORY_MODE if directory == path else 0o777
         # Two processes that begin at once both find it missing.
-        directory.mkdir(mode, exist_ok=True)
+        directory.mkdir(_PRIVATE_DIRECTORY_MODE, exist_ok=True)
         # A file that is synced in a directory that a power failure takes away is lost.
         sync_directory(directory.parent)
 

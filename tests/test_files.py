@@ -92,8 +92,8 @@ def test_a_name_that_is_not_durable_is_an_error(tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"small.json": b"new"}
 
 
-def test_a_directory_is_private_and_durable_and_its_parents_are_only_durable(tmp_path, monkeypatch):
-    """0700 for the last one whatever the umask; each is synced into its parent."""
+def test_a_directory_and_its_missing_parents_are_private_and_durable(tmp_path, monkeypatch):
+    """0700 for each of them whatever the umask, and each is synced into its parent."""
     synced = []
     monkeypatch.setattr(files, "sync_directory", synced.append)
     umask = os.umask(0o022)
@@ -102,7 +102,7 @@ def test_a_directory_is_private_and_durable_and_its_parents_are_only_durable(tmp
     finally:
         os.umask(umask)
     modes = [_mode(tmp_path / name) for name in ("a", "a/b", "a/b/c")]
-    assert modes == [0o755, 0o755, 0o700]
+    assert modes == [0o700, 0o700, 0o700]
     assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
 
 
