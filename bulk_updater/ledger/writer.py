@@ -35,6 +35,7 @@ from bulk_updater.files import (
 )
 from bulk_updater.ledger.records import MAX_RECORD_BYTES, encode
 from bulk_updater.ledger.recovery import Recovery, recover
+from bulk_updater.outlast import outlast
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -214,11 +215,11 @@ class Ledger:
             self._refusal = "is closed; nothing can be appended to it any more."
         try:
             if self._committer is not None:
-                await _outlast(self._committer)
+                await outlast(self._committer)
         finally:
             # Every byte was synced or the ledger has failed: a close has nothing to add.
             with contextlib.suppress(OSError):
-                await _outlast(self._in_thread(self._file.close))
+                await outlast(self._in_thread(self._file.close))
 
     async def _commit_until_none_waits(self) -> None:
         group: list[_Waiting] = []
@@ -304,7 +305,7 @@ async def _recover_and_open_in(
         executor, _recover_and_open, path, sync, stop
     )
     try:
-        return await _outlast(opening, on_cancel=stop.set)
+        return await outlast(opening, on_cancel=stop.set)
     except asyncio.CancelledError:
         if opening.exception() is None:
             opening.result()[1].close()
@@ -330,23 +331,3 @@ def _recover_and_open(
             path=path,
         ) from error
     return recovery, file
-
-
-async def _outlast(
-    future: asyncio.Future[_T], *, on_cancel: Callable[[], None] = lambda: None
-) -> _T:
-    """Wait for a future to its end, however often the waiter is cancelled; then obey.
-
-    A thread cannot be cancelled. Going on without it would give up the run directory's lock
-    while its ledger is still being written.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-            on_cancel()
-    if cancelled is not None:
-        raise cancelled
-    return future.result()
