@@ -27,7 +27,8 @@ keeps every record up to the first line that is none, copies what is behind it t
 
 The cut is made only if no record follows. A bad line with a record behind it cannot come from an
 append that was cut short: it is damage in the middle, of bytes that *were* promised. Then
-`LedgerCorrupt` says where, and nothing is touched.
+`LedgerCorrupt` says where, and nothing is touched. `repair_ledger` cuts there, too, but only when
+a person has decided so.
 
 The modules
 ===========
@@ -35,6 +36,7 @@ The modules
     records   what a record is; streaming them from a file
     settled   which rows are settled and how, in half a byte each
     recovery  keep the whole records, cut the torn tail
+    repair    keep a copy, cut before damage in the middle
     writer    append with group commit
     rundir    the run directory: its lock, its files, run.json
     files     the few file operations that durability is made of
@@ -44,6 +46,7 @@ from __future__ import annotations
 
 from bulk_updater.ledger.records import read_results, standing_results
 from bulk_updater.ledger.recovery import Recovery, recover
+from bulk_updater.ledger.repair import Repair, repair_ledger
 from bulk_updater.ledger.rundir import RunDir
 from bulk_updater.ledger.settled import SettledRows
 from bulk_updater.ledger.writer import Ledger
@@ -51,9 +54,11 @@ from bulk_updater.ledger.writer import Ledger
 __all__ = [
     "Ledger",
     "Recovery",
+    "Repair",
     "RunDir",
     "SettledRows",
     "read_results",
     "recover",
+    "repair_ledger",
     "standing_results",
 ]

@@ -103,25 +103,29 @@ class RecordScan:
     Attributes:
         n_lines: Records yielded so far.
         end_bytes: Where the last of them ends, its newline included, in bytes from the start.
+        n_behind: Records behind the first line that is none; 0 unless they are to be counted.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path, *, count_behind: bool = False) -> None:
         """Scan a file from its start.
 
         Args:
             file: The ledger, open for reading in binary, at its start.
             path: What the ledger is called in messages.
+            count_behind: Take damage for a torn tail, too, and count the records behind it.
         """
         self.n_lines = 0
         self.end_bytes = 0
+        self.n_behind = 0
         self._file = file
         self._path = path
+        self._count_behind = count_behind
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the records.
 
         Raises:
-            LedgerCorrupt: A line is no record, and a record follows it.
+            LedgerCorrupt: A line is no record, a record follows it, and such are not counted.
             LedgerError: The file cannot be read.
         """
         rest = b""
@@ -131,17 +135,24 @@ class RecordScan:
             for index, line in enumerate(lines):
                 record = _parse_record(line)
                 if record is None:
-                    self._expect_no_record(lines[index:], rest)
+                    self._look_behind(lines[index:], rest)
                     return
                 self.n_lines += 1
                 self.end_bytes += len(line) + 1
                 yield record
             if len(rest) > MAX_RECORD_BYTES:
-                self._expect_no_record([], rest)
+                self._look_behind([], rest)
                 return
 
-    def _expect_no_record(self, lines: list[bytes], rest: bytes) -> None:
-        """Read on to the end of the file, only to see that nothing good is behind a bad line.
+    def _look_behind(self, lines: list[bytes], rest: bytes) -> None:
+        """Read on to the end of the file, to see that nothing good is behind a bad line."""
+        for position in self._find_records(lines, rest):
+            if not self._count_behind:
+                raise self._corrupt(position)
+            self.n_behind += 1
+
+    def _find_records(self, lines: list[bytes], rest: bytes) -> Iterator[int]:
+        """Yield where each record behind a bad line begins.
 
         Args:
             lines: Whole lines that were read already, the bad one first.
@@ -153,7 +164,7 @@ class RecordScan:
             for line in lines:
                 # The end of a line whose beginning was dropped is no line.
                 if not too_long and _parse_record(line) is not None:
-                    raise self._corrupt(position)
+                    yield position
                 too_long = False
                 position += len(line) + 1
             if len(rest) > MAX_RECORD_BYTES:
@@ -166,15 +177,14 @@ class RecordScan:
             rest = lines.pop()
 
     def _corrupt(self, next_record: int) -> LedgerCorrupt:
-        ledger = shlex.quote(str(self._path))
-        damaged = shlex.quote(f"{self._path}.damaged")
+        run_dir = shlex.quote(str(self._path.parent))
         return LedgerCorrupt(
             f"line {self.n_lines + 1}, from byte {self.end_bytes}, is not a result, but results "
             f"follow it from byte {next_record}: the file was damaged after it was written. "
-            "Nothing was changed. To go on, keep a copy and cut the ledger before the damage: "
-            f"cp {ledger} {damaged} && head -c {self.end_bytes} {damaged} > {ledger}. "
-            "The same command then sends the rows from there on again, in order, so that every "
-            "contact ends as it should. Or begin anew with --fresh.",
+            f"Nothing was changed. `bulk-updater ledger {run_dir} --repair` keeps a copy and cuts "
+            f"the ledger at byte {self.end_bytes}; the same command then sends the rows from "
+            "there on again, in order, so that every contact ends as it should. Or begin anew "
+            "with --fresh.",
             path=self._path,
             offset=self.end_bytes,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Recovery", "recover"]
+__all__ = ["Recovery", "cut", "recover"]
 
 _COPY_BYTES = 1 << 20
 _LINES_BETWEEN_LOOKS = 1 << 12
@@ -98,7 +98,7 @@ def recover(
             torn_bytes = os.fstat(file.fileno()).st_size - scan.end_bytes
             if torn_bytes:
                 torn_path = _keep_tail(path, scan.end_bytes, sync)
-                _cut(path, scan.end_bytes, sync)
+                cut(path, scan.end_bytes, sync)
             else:
                 sync(file.fileno())
         except OSError as error:
@@ -150,7 +150,12 @@ def _create_beside(path: Path, name: str) -> tuple[Path, int]:
     raise AssertionError  # itertools.count does not end
 
 
-def _cut(path: Path, offset: int, sync: Callable[[int], None]) -> None:
+def cut(path: Path, offset: int, sync: Callable[[int], None]) -> None:
+    """Cut a ledger at an offset, durably; at any moment it is whole or cut.
+
+    Raises:
+        OSError: It could not be cut, or only the disk does not know it yet.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.ftruncate(fd, offset)

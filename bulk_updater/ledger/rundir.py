@@ -166,6 +166,20 @@ class RunDir:
                 path=path,
             ) from error
 
+    def add_doubt(self, n_requests: int) -> None:
+        """Note in `run.json` that more requests may have been sent whose rows have no result.
+
+        Args:
+            n_requests: How many more, at the most; of 0 nothing is written.
+
+        Raises:
+            LedgerError: `run.json` could not be read or written.
+            RuntimeError: The lock is not held.
+        """
+        noted = self.read_run_json() if n_requests else None
+        if noted is not None:
+            self.write_run_json({**noted, "in_doubt": noted.get("in_doubt", 0) + n_requests})
+
     def _expect_ours(self) -> None:
         """Refuse a path that holds anything but a run, before anything is created in it."""
         try:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
+
+from bulk_updater.ledger import RunDir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,6 +226,163 @@ def test_a_ledger_that_is_damaged_in_the_middle_is_refused(call, run_dir):
     ran = call("ledger run --format json")
     assert ran.code == 2
     assert "ledger.jsonl" in ran.err
+
+
+def files_of(path) -> dict[str, bytes]:
+    """What is in a run directory; the lock has nothing to say when nobody holds it."""
+    return {each.name: each.read_bytes() for each in path.iterdir() if each.name != "lock"}
+
+
+@pytest.fixture
+def damaged(run_dir) -> bytes:
+    """A ledger of four results, the second of which was overwritten."""
+    lines = lines_of(RECORDS).encode().splitlines(keepends=True)
+    content = b"".join([lines[0], bytes(len(lines[1]) - 1) + b"\n", *lines[2:]])
+    (run_dir / "ledger.jsonl").write_bytes(content)
+    note = {"mapping": {"path": "mapping.yaml"}, "sources": [{"path": "my export.csv"}]}
+    (run_dir / "run.json").write_text(json.dumps(note))
+    return content
+
+
+def test_repair_cuts_before_the_damage_and_says_what_it_did(call, run_dir, damaged):
+    """What was cut, what comes again, where the original is, and how to go on; then it opens."""
+    offset = damaged.index(b"\n") + 1
+    ran = call("ledger run --repair")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == (
+        f"run/ledger.jsonl was cut at byte {offset}, before the damage. Cut off were "
+        f"{len(damaged) - offset:,} bytes, with 2 whole results in them; what they settled is "
+        f"sent again, in order. The ledger as it was is kept in run/ledger.jsonl.damaged-{offset}."
+        "\nTo go on: give the same command again, with the options that it had: "
+        "bulk-updater run mapping.yaml 'my export.csv'\n"
+    )
+    kept = files_of(run_dir)
+    # The next run says that the two may have been sent already.
+    assert json.loads(kept.pop("run.json"))["in_doubt"] == 2
+    assert kept == {
+        "ledger.jsonl": damaged[:offset],
+        f"ledger.jsonl.damaged-{offset}": damaged,
+    }
+    assert call("ledger run").out.endswith("\n1 result.\n")
+
+
+def test_the_command_that_the_refusal_names_is_this_one(call, run_dir, damaged):
+    """Whoever is refused and does as told has a ledger that opens."""
+    refused = call("ledger run").err
+    command = refused.partition("`bulk-updater ")[2].partition("`")[0]
+    assert call(command).code == 0
+    assert call("ledger run").code == 0
+    assert damaged in files_of(run_dir).values()
+
+
+@pytest.mark.parametrize(
+    "note",
+    [None, "{", "[]", "{}", '{"mapping": 5, "sources": []}', '{"mapping": {"path": "m"}}'],
+)
+def test_repair_does_not_need_the_note_of_the_run(call, run_dir, damaged, note):
+    """Without run.json, or with one that tells nothing, the command is not quoted."""
+    assert damaged
+    (run_dir / "run.json").unlink()
+    if note is not None:
+        (run_dir / "run.json").write_text(note)
+    ran = call("ledger run/ledger.jsonl --repair")
+    assert ran.code == 0
+    assert ran.out.endswith(
+        "\nTo go on: give the run's command again, with the options that it had.\n"
+    )
+
+
+def test_there_may_be_nothing_to_repair(call, run_dir):
+    """A whole ledger: a sentence, exit code 0, and every file as it was."""
+    before = files_of(run_dir)
+    ran = call("ledger run --repair")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == "run/ledger.jsonl is whole (4 results): nothing is to be repaired.\n"
+    assert files_of(run_dir) == before
+
+
+def test_repair_cuts_a_torn_tail_as_a_run_would(call, run_dir):
+    """Half a result at the end: kept beside the ledger, and nothing is said to come again."""
+    path = run_dir / "ledger.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:50])
+    ran = call("ledger run --repair")
+    assert ran.code == 0
+    assert ran.out.startswith(
+        f"run/ledger.jsonl ended in the middle of a result: 50 bytes from byte {len(whole)} on "
+        f"were cut off, and are kept in run/ledger.jsonl.torn-{len(whole)}.\n"
+    )
+    assert files_of(run_dir) == {
+        "ledger.jsonl": whole,
+        f"ledger.jsonl.torn-{len(whole)}": whole[:50],
+    }
+
+
+def test_repair_is_refused_while_a_run_works_there(call, run_dir, damaged):
+    """Exit code 2, who holds the lock, and not a byte changed."""
+    before = files_of(run_dir)
+    with RunDir.open(run_dir):
+        ran = call("ledger run --repair")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"error: run: is in use by process {os.getpid()} on host " in ran.err
+    assert files_of(run_dir) == before
+    assert damaged in before.values()
+
+
+def test_repair_without_room_for_the_copy_changes_nothing(call, run_dir, damaged, monkeypatch):
+    """Exit code 2, the reason and the room, and every file as it was."""
+    before = files_of(run_dir)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bulk_updater.ledger.repair.sync_file", full)
+    ran = call("ledger run --repair")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no copy of it can be kept: No space left on device (ENOSPC), " in ran.err
+    assert " bytes free. The ledger was not changed. Make room" in ran.err
+    assert files_of(run_dir) == before
+    assert damaged in before.values()
+
+
+@pytest.mark.parametrize("flags", ["--output x.csv", "--format csv", "--outcome failed"])
+def test_repair_prints_no_results(call, run_dir, damaged, flags):
+    """Together with a flag about results it is refused, before anything is touched."""
+    before = files_of(run_dir)
+    ran = call(f"ledger run --repair {flags}")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--repair prints no results, so --outcome, --format and --output have no" in ran.err
+    assert files_of(run_dir) == before
+    assert damaged in before.values()
+
+
+def test_the_environment_repairs_nothing(call, run_dir, damaged, monkeypatch):
+    """A variable that was left in a shell is no decision about this ledger: exit code 2."""
+    before = files_of(run_dir)
+    monkeypatch.setenv("BULK_UPDATER_LEDGER_REPAIR", "1")
+    for command in ("ledger run", "ledger run --format csv"):
+        ran = call(command)
+        assert (ran.code, ran.out) == (2, "")
+        assert "--repair has to be typed; unset BULK_UPDATER_LEDGER_REPAIR" in ran.err
+    assert files_of(run_dir) == before
+    assert damaged in before.values()
+
+
+def test_a_run_never_repairs_by_itself(call, run_dir, damaged):
+    """A run over a damaged ledger: exit code 2, the offset, and every file byte for byte."""
+    (run_dir / "ledger.jsonl").unlink()
+    (run_dir / "run.json").unlink()
+    assert call("run mapping.yaml export.csv --sandbox --run-dir run --limit 2").code == 0
+    path = run_dir / "ledger.jsonl"
+    path.write_bytes(b"X" + path.read_bytes())
+    before = path.read_bytes()
+    ran = call("run mapping.yaml export.csv --sandbox --run-dir run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "line 1, from byte 0, is not a result, but results follow it from byte " in ran.err
+    assert "`bulk-updater ledger run --repair` keeps a copy" in ran.err
+    assert path.read_bytes() == before
+    assert not list(run_dir.glob("ledger.jsonl.*"))
+    assert damaged
 
 
 def test_parquet_is_not_written_to_a_terminal(call, monkeypatch):
