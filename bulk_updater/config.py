@@ -25,6 +25,7 @@ __all__ = [
     "RunConfig",
     "SourceFormat",
     "is_loopback",
+    "is_plain_http",
 ]
 
 DOCUMENTED_RATE_PER_S = 10.0
@@ -44,6 +45,11 @@ def is_loopback(url: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_plain_http(url: str | None) -> bool:
+    """Whether what is sent to a URL leaves this machine unprotected."""
+    return (url or "").lower().startswith("http://") and not is_loopback(url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,8 @@ class ConnectionConfig:
         ca_bundle: CA certificates to trust instead of the system's.
         verify_ssl: Whether certificates are verified.
         sign_requests: Whether requests are signed; without, no credentials are loaded.
+        allow_http: Whether a plain http endpoint beyond this machine may be used, where contacts'
+            data and signatures cross the network in the clear.
         connect_timeout_s: Seconds to wait for a connection; None waits for ever. The AWS CLI's
             default.
         read_timeout_s: Seconds to wait between two bytes of an answer; None waits for ever. The
@@ -84,6 +92,7 @@ class ConnectionConfig:
     ca_bundle: str | None = None
     verify_ssl: bool = True
     sign_requests: bool = True
+    allow_http: bool = False
     connect_timeout_s: float | None = 60.0
     read_timeout_s: float | None = 60.0
     access_key: tuple[str, str] | None = field(default=None, repr=False)
@@ -146,7 +155,7 @@ class RetryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxFailures:
-    """When failing rows stop the run.
+    """When failing rows stop the run; each operation is counted by itself.
 
     Attributes:
         in_a_row: This many FAILED rows in a row with one code stop the run; None: never.

@@ -662,12 +662,16 @@ def test_exception(error: Exception, kind: type[SendError], code: str):
         ("ValidationError", 400, AccessError),
         ("ResourceNotFoundException", 404, AccessError),
         ("InternalFailure", 500, TransientError),
+        ("Throttling", 400, TransientError),
+        ("TooManyRequestsException", 429, TransientError),
     ],
 )
 def test_borrowed_credentials(code: str, status: int, kind: type[SendError]):
     """When the service that lends credentials refuses, that is not about this row."""
     error = answered(code, status, operation="AssumeRole")
-    assert (type(error), error.code) == (kind, "CredentialRetrievalError")
+    passing = kind is TransientError
+    expected = "CredentialsUnavailable" if passing else "CredentialRetrievalError"
+    assert (type(error), error.code) == (kind, expected)
 
 
 def test_every_kind_is_known():

@@ -25,6 +25,7 @@ from bulk_updater.config import (
     RetryConfig,
     RunConfig,
 )
+from bulk_updater.connect import check_endpoint_url
 from bulk_updater.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ connection_options = _all_of(
     click.option("--region", help="AWS region."),
     click.option("--profile", help="Profile of the AWS configuration files."),
     click.option("--endpoint-url", metavar="URL", help="Send to this URL instead of AWS."),
+    click.option(
+        "--allow-http",
+        is_flag=True,
+        help="Send to a plain http endpoint beyond this machine, in the clear.",
+    ),
     click.option("--ca-bundle", metavar="FILE", help="CA certificates to trust."),
     click.option("--no-verify-ssl", is_flag=True, help="Do not verify certificates."),
     click.option(
@@ -198,6 +204,10 @@ def make_run_config(flags: dict[str, Any]) -> RunConfig:
         ConfigError: If they are not usable.
     """
     _expect_mapping_first(flags["mapping"])
+    endpoint_url = flags["endpoint_url"] or _endpoint_of_environment(flags)
+    if endpoint_url is not None:
+        # Before anything is written: the command that goes on would hold a password that is in it.
+        check_endpoint_url(endpoint_url, allow_http=flags["allow_http"])
     return RunConfig(
         mapping=flags["mapping"],
         sources=tuple(flags["sources"]),
@@ -209,10 +219,11 @@ def make_run_config(flags: dict[str, Any]) -> RunConfig:
         connection=ConnectionConfig(
             region=flags["region"],
             profile=flags["profile"],
-            endpoint_url=flags["endpoint_url"] or _endpoint_of_environment(flags),
+            endpoint_url=endpoint_url,
             ca_bundle=flags["ca_bundle"],
             verify_ssl=not flags["no_verify_ssl"],
             sign_requests=not flags["no_sign_request"],
+            allow_http=flags["allow_http"],
             connect_timeout_s=flags["cli_connect_timeout"],
             read_timeout_s=flags["cli_read_timeout"],
         ),

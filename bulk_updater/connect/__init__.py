@@ -5,6 +5,8 @@
     Connect.send   one request, one attempt, no retry of the SDK's
     translate      any foreign exception -> exactly one `SendError`
     read_quotas    what Service Quotas says of the account -> `AppliedQuotas`; it never fails
+    advise         why a run stopped, in one sentence
+    CredentialsEnd when the credentials end for good, as far as anybody knows
 
 An answer counts as success only if its status is 2xx, its body is blank or a JSON object, and it
 carries a request id: a captive portal's page is a 200 too, and botocore parses it to `{}`.
@@ -26,10 +28,13 @@ Three things stand between botocore and us, and each closes a hole of its own:
 
 from __future__ import annotations
 
+from bulk_updater.connect.advice import Scene, advise
 from bulk_updater.connect.client import Connect, Receipt, open_connect
+from bulk_updater.connect.credentials import CredentialsEnd
 from bulk_updater.connect.judging import translate
 from bulk_updater.connect.meanings import CODES, EXCEPTIONS, FOREIGN, STATUSES, Meaning
-from bulk_updater.connect.quotas import AppliedQuotas, read_quotas
+from bulk_updater.connect.opening import check_endpoint_url
+from bulk_updater.connect.quotas import AppliedQuotas, read_credentials_end, read_quotas
 
 __all__ = [
     "CODES",
@@ -38,9 +43,14 @@ __all__ = [
     "STATUSES",
     "AppliedQuotas",
     "Connect",
+    "CredentialsEnd",
     "Meaning",
     "Receipt",
+    "Scene",
+    "advise",
+    "check_endpoint_url",
     "open_connect",
+    "read_credentials_end",
     "read_quotas",
     "translate",
 ]

@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore import exceptions as boto
 
-from bulk_updater.connect.judging import judge_answer, make_error, translate
+from bulk_updater.connect.advice import Scene, advise
+from bulk_updater.connect.credentials import NEVER, read_end
+from bulk_updater.connect.judging import (
+    judge_answer,
+    make_error,
+    measure_clock,
+    translate,
+    translate_lender,
+)
 from bulk_updater.connect.meanings import FOREIGN
 from bulk_updater.connect.opening import (
-    check_credentials,
     check_endpoint_url,
     enter_client,
+    load_credentials,
+    one_line,
     open_session,
 )
 from bulk_updater.connect.quotas import ask_quotas
@@ -29,11 +39,15 @@ if TYPE_CHECKING:
     import aioboto3
 
     from bulk_updater.config import ConnectionConfig
+    from bulk_updater.connect.credentials import CredentialsEnd, Signing
     from bulk_updater.connect.quotas import AppliedQuotas
     from bulk_updater.model import Request
     from bulk_updater.operations import Operation
 
 __all__ = ["Connect", "Receipt", "open_connect"]
+
+# What the service says where it knows sooner than we do that credentials have ended.
+_ENDED: Final = frozenset({"ExpiredToken", "ExpiredTokenException"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +71,25 @@ class Connect:
     Attributes:
         region: The region that requests are signed for.
         endpoint_url: Where requests go, after flags, environment and profile have had their say.
+        credentials_end: When the credentials end for good, as far as anybody knows.
+        clock_ahead_s: Seconds that this machine's clock is ahead of the service's, by the last
+            answer that refused a request; None where none has.
     """
 
-    def __init__(self, client: Any, session: aioboto3.Session, config: ConnectionConfig) -> None:
+    def __init__(
+        self,
+        client: Any,
+        session: aioboto3.Session,
+        config: ConnectionConfig,
+        *,
+        signing: Signing | None = None,
+        credentials_end: CredentialsEnd = NEVER,
+    ) -> None:
         self.region: str = client.meta.region_name
         self.endpoint_url: str = client.meta.endpoint_url
+        self.credentials_end = credentials_end
+        self.clock_ahead_s: float | None = None
+        self._signing = signing
         self._client = client
         self._session = session
         self._config = config
@@ -85,19 +113,71 @@ class Connect:
         api_name = self._api_names.get(request.operation)
         if api_name is None:
             raise make_error("UnknownOperationException", None)
+        signed_with = await self._load_credentials()
         try:
             answer = await getattr(self._client, request.operation)(**request.params)
         except SendError:
-            raise  # `judge_answer` spoke
+            raise  # `judge_answer` or `Signing` spoke
         except FOREIGN as error:
             # `from None`: what botocore says of a parameter quotes it, and a traceback prints
             # causes.
-            raise translate(error, api_name) from None
+            told = translate(error, api_name)
+            if told.code in _ENDED and self._signing is not None:
+                await self._renew(self._signing, signed_with)
+            raise told from None
         metadata = answer["ResponseMetadata"]
         request_id = metadata.get("RequestId")
         if not request_id:
             raise make_error("UnexpectedAnswer", metadata["HTTPStatusCode"])
+        if self._signing is not None:
+            self._signing.accepted(signed_with)
         return Receipt(request_id=request_id, http_status=metadata["HTTPStatusCode"])
+
+    async def _load_credentials(self) -> Any:
+        """What the next request is signed with; loaded here, where it is known what went wrong."""
+        if self._signing is None:
+            return None
+        try:
+            return await self._signing.get_frozen_credentials()
+        except SendError:
+            raise
+        except FOREIGN as error:
+            raise translate_lender(error) from None
+
+    async def _renew(self, signing: Signing, rejected: Any) -> None:
+        """Has the next attempt signed with new credentials, where there are any."""
+        try:
+            await signing.renew(rejected)
+        except SendError:
+            raise
+        except FOREIGN as error:
+            raise translate_lender(error) from None
+
+    def note_clock(self, response_dict: dict[str, Any], **_: Any) -> None:
+        """Compares the clocks by an answer that refuses (event `before-parse.connect`)."""
+        if response_dict["status_code"] >= HTTPStatus.BAD_REQUEST:
+            self.clock_ahead_s = measure_clock(response_dict["headers"])
+
+    def advise(
+        self,
+        error: SendError,
+        where: str,
+        *,
+        operation: str,
+        instance_ids: Mapping[str, str],
+        asks_too_long: bool = False,
+    ) -> str:
+        """Why a run stops, in one sentence; see `advice.advise`.
+
+        Args:
+            error: The last attempt's.
+            where: How many requests ended so, such as `on the first 50 requests`.
+            operation: The operation's snake_case name.
+            instance_ids: The instance of each operation where the mapping holds it as a constant.
+            asks_too_long: Whether it stops because of how long the answer asks to wait.
+        """
+        scene = Scene(self.region, instance_ids, self.clock_ahead_s)
+        return advise(error, where, operation=operation, scene=scene, asks_too_long=asks_too_long)
 
     async def read_quotas(
         self, operations: Iterable[Operation], *, timeout_s: float = 3.0
@@ -139,12 +219,11 @@ async def open_connect(config: ConnectionConfig, *, max_in_flight: int) -> Async
             the endpoint's URL is malformed.
     """
     if config.endpoint_url is not None:
-        check_endpoint_url(config.endpoint_url)
+        check_endpoint_url(config.endpoint_url, allow_http=config.allow_http)
     async with AsyncExitStack() as stack:
         try:
             session = await asyncio.to_thread(open_session, config)
-            if config.sign_requests:
-                await check_credentials(session)
+            signing = await load_credentials(session) if config.sign_requests else None
             client = await enter_client(stack, session, "connect", config, max_in_flight)
         except boto.ProfileNotFound as error:
             raise ConfigError(
@@ -153,8 +232,13 @@ async def open_connect(config: ConnectionConfig, *, max_in_flight: int) -> Async
             ) from error
         except (boto.BotoCoreError, OSError, ValueError) as error:
             raise ConfigError(
-                f"{str(error).rstrip('.')}; look at --region, --endpoint-url and --profile, and at"
+                f"{one_line(error)}; look at --region, --endpoint-url and --profile, and at"
                 " AWS_REGION, AWS_ENDPOINT_URL and AWS_CONFIG_FILE."
             ) from error
+        ends = NEVER
+        if signing is not None:
+            ends = await asyncio.to_thread(read_end, session, signing)
+        connect = Connect(client, session, config, signing=signing, credentials_end=ends)
+        client.meta.events.register("before-parse.connect", connect.note_clock)
         client.meta.events.register("before-parse.connect", judge_answer)
-        yield Connect(client, session, config)
+        yield connect

@@ -21,6 +21,7 @@ from bulk_updater.connect.meanings import (
     CODES,
     CREDENTIALS,
     EXCEPTIONS,
+    LENDER_FAILS,
     STATUSES,
     UNEXPECTED,
     UNKNOWN,
@@ -28,6 +29,7 @@ from bulk_updater.connect.meanings import (
 from bulk_updater.errors import (
     AccessError,
     SendError,
+    Throttled,
     TransientError,
 )
 
@@ -35,7 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["judge_answer", "make_error", "translate"]
+__all__ = [
+    "details_of",
+    "judge_answer",
+    "make_error",
+    "measure_clock",
+    "translate",
+    "translate_lender",
+]
 
 # A code is the service's word, and may be an intermediary's: what does not look like a name could
 # be anything, even an echo of the request.
@@ -115,14 +124,36 @@ def _translate_answer(error: boto.ClientError, api_name: str) -> SendError:
     metadata = error.response.get("ResponseMetadata", {})
     status: int | None = metadata.get("HTTPStatusCode")
     headers: Mapping[str, str] = metadata.get("HTTPHeaders", {})
+    told = make_error(code if isinstance(code, str) else "", status, headers)
     if error.operation_name != api_name:
         # Another service's answer: the one that lends the credentials, whose codes do not speak of
         # this row.
-        passing = status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        kind = TransientError if passing else AccessError
-        name = boto.CredentialRetrievalError.__name__
-        return kind(_say(CREDENTIALS.sentence, name, None), code=name)
-    return make_error(code if isinstance(code, str) else "", status, headers)
+        return _of_lender(passing=isinstance(told, Throttled | TransientError))
+    return told
+
+
+def translate_lender(error: Exception) -> SendError:
+    """Makes one `SendError` of what was raised when credentials were to be lent.
+
+    Nothing that goes wrong there speaks of a row, so none of it may end as a row's failure.
+
+    Args:
+        error: One of `FOREIGN`.
+    """
+    told = translate(error, "")
+    if isinstance(told, AccessError):
+        return told
+    return _of_lender(passing=isinstance(told, TransientError))
+
+
+def _of_lender(*, passing: bool) -> SendError:
+    if passing:
+        return TransientError(
+            _say(LENDER_FAILS.sentence, "CredentialsUnavailable", None),
+            code="CredentialsUnavailable",
+        )
+    name = boto.CredentialRetrievalError.__name__
+    return AccessError(_say(CREDENTIALS.sentence, name, None), code=name)
 
 
 def make_error(
@@ -165,6 +196,14 @@ def _say(sentence: str, code: str, status: int | None, detail: str | None = None
     return f"{sentence} ({', '.join(filter(None, details))})."
 
 
+def details_of(error: SendError) -> str | None:
+    """What `_say` put into a message besides code and status: words of the operating system."""
+    _, opened, behind = error.message.rpartition(" (")
+    told = {error.code, f"HTTP {error.http_status}"}
+    details = [each for each in behind.removesuffix(").").split(", ") if each not in told]
+    return ", ".join(details) if opened and error.message.endswith(").") and details else None
+
+
 def _system_words(cause: object) -> str | None:
     """What the operating system or OpenSSL says, such as "Connection refused".
 
@@ -180,6 +219,21 @@ def _system_words(cause: object) -> str | None:
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
         return os.strerror(cause.errno)
     return None
+
+
+def measure_clock(headers: Mapping[str, str]) -> float | None:
+    """Seconds that this machine's clock is ahead of the service's, by an answer that just came.
+
+    The service's clock tells whole seconds, and the answer was under way: good to a few seconds.
+
+    Args:
+        headers: The answer's headers, with lower-case names.
+
+    Returns:
+        Negative where it is behind; None where the answer has no date.
+    """
+    sent_s = _epoch_s(headers.get("date", ""))
+    return None if sent_s is None else time.time() - sent_s
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

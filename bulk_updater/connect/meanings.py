@@ -28,6 +28,7 @@ __all__ = [
     "CREDENTIALS",
     "EXCEPTIONS",
     "FOREIGN",
+    "LENDER_FAILS",
     "STATUSES",
     "UNEXPECTED",
     "UNKNOWN",
@@ -223,6 +224,11 @@ _NOT_CONFIGURED = Meaning(
 CREDENTIALS = Meaning(
     AccessError,
     "The credentials could not be loaded or renewed; look at the profile that lends them",
+)
+LENDER_FAILS = Meaning(
+    TransientError,
+    "Whoever lends the credentials fails or is not reached",
+    "CredentialsUnavailable",
 )
 UNEXPECTED = CODES["UnexpectedAnswer"]._replace(code="UnexpectedAnswer")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import socket
 import ssl
 from functools import partial
@@ -20,9 +21,12 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from bulk_updater._version import __version__
-from bulk_updater.config import is_loopback
+from bulk_updater.config import is_loopback, is_plain_http
+from bulk_updater.connect.credentials import Signing
+from bulk_updater.connect.meanings import FOREIGN
 from bulk_updater.errors import (
     ConfigError,
 )
@@ -35,11 +39,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StraightSession",
-    "check_credentials",
     "check_endpoint_url",
     "client_config",
     "enter_client",
+    "load_credentials",
     "off_loop",
+    "one_line",
     "open_session",
 ]
 
@@ -51,6 +56,10 @@ _USER_AGENT = (
     f"bulk_updater/{__version__} aiobotocore/{aiobotocore.__version__} "
     f"Botocore/{botocore.__version__} Python/{platform.python_version()}"
 )
+
+
+# What stands before the last @ of a host: a user, a password, or both.
+_USER_INFO = re.compile(r"//[^/\s]*@")
 
 
 async def off_loop(work: Coroutine[Any, Any, _T]) -> _T:
@@ -81,6 +90,8 @@ def open_session(config: ConnectionConfig) -> aioboto3.Session:
             "There is no AWS region; name one with --region, AWS_REGION, AWS_DEFAULT_REGION or"
             " `region` in the profile."
         )
+    if not config.allow_http:
+        session.register("before-send", refuse_plain_http)
     if config.verify_ssl:
         # The order in which botocore asks.
         _check_ca_bundle(
@@ -128,7 +139,8 @@ async def enter_client(
         The client, which retries nothing and follows no redirect.
 
     Raises:
-        ConfigError: If the client would follow redirects.
+        ConfigError: If the client would follow redirects, or its endpoint is plain http beyond
+            this machine.
         BotoCoreError: If settings or credentials cannot be used.
         OSError: If a file cannot be read.
         ValueError: If the endpoint's URL is malformed.
@@ -146,11 +158,21 @@ async def enter_client(
     # aiobotocore loses the class when it merges settings; then redirects would be followed.
     if not isinstance(client._endpoint.http_session, StraightSession):  # noqa: SLF001
         raise ConfigError("This version of aiobotocore would follow redirects; use 2.25.1.")
+    check_endpoint_url(client.meta.endpoint_url, allow_http=config.allow_http)
     return client
 
 
-def check_endpoint_url(url: str) -> None:
-    """Raises `ConfigError` unless the URL is one that a request can go to."""
+def check_endpoint_url(url: str, *, allow_http: bool) -> None:
+    """Looks at the URL that a service is to be reached at.
+
+    Args:
+        url: The URL, wherever it was named.
+        allow_http: Whether it may be plain http although it is not this machine.
+
+    Raises:
+        ConfigError: If no request can go there, or none should.
+    """
+    shown = _without_password(url)
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -158,8 +180,37 @@ def check_endpoint_url(url: str) -> None:
         usable = False
     if not usable or any(character.isspace() for character in url):
         raise ConfigError(
-            f"--endpoint-url is {url!r}; it must be a whole URL, such as http://127.0.0.1:8080."
+            f"--endpoint-url is {shown!r}; it must be a whole URL, such as http://127.0.0.1:8080."
         )
+    if parts.username is not None or parts.password is not None:
+        # It would stand in the command that goes on, and a signed request has no room for it.
+        raise ConfigError(
+            f"The URL of the endpoint {shown} holds a user name or a password, which is not"
+            " supported; leave both out."
+        )
+    if is_plain_http(url) and not allow_http:
+        raise ConfigError(
+            f"The endpoint {shown} is plain http beyond this machine, so contacts' data and"
+            " signatures would cross the network in the clear; name it with https, or give"
+            " --allow-http if that network may see them."
+        )
+
+
+def _without_password(text: str) -> str:
+    """A text whose URLs have neither user nor password any more."""
+    return _USER_INFO.sub("//", text)
+
+
+def refuse_plain_http(request: Any, **_: Any) -> None:
+    """Stops what would leave this machine as plain http (event `before-send`).
+
+    The last look, at every request of every client of a session, those included that botocore
+    opens by itself to have credentials lent: wherever their endpoint was named.
+
+    Raises:
+        ConfigError: If it would.
+    """
+    check_endpoint_url(request.url.partition("?")[0], allow_http=False)
 
 
 def _check_ca_bundle(path: str | None) -> None:
@@ -176,28 +227,50 @@ def _check_ca_bundle(path: str | None) -> None:
         ) from error
 
 
-async def check_credentials(session: aioboto3.Session) -> None:
-    """Raises `ConfigError` unless there are credentials, borrowed ones included.
+async def load_credentials(session: aioboto3.Session) -> Signing:
+    """Loads what requests are signed with, borrowed credentials included.
 
     botocore looks for them at the first request, when rows are under way already.
+
+    Returns:
+        The credentials; the session's clients sign with them.
+
+    Raises:
+        ConfigError: If there are none, or none that are still good.
     """
     try:
         credentials = await off_loop(session.get_credentials())
         if credentials is not None:
             await off_loop(credentials.get_frozen_credentials())
-            return
+            signing = Signing(credentials)
+            session._session._credentials = signing  # noqa: SLF001 - there is no other way in
+            return signing
     except boto.ProfileNotFound:
         raise
-    except (boto.BotoCoreError, boto.ClientError, OSError, ValueError, LookupError) as error:
-        # No row has been read: the text can hold no cell.
+    except RuntimeError:
+        # "Credentials were refreshed, but the refreshed credentials are still expired."
         raise ConfigError(
-            f"The AWS credentials could not be loaded ({error}); mend the profile, log in again"
-            " with `aws sso login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            "The AWS credentials have ended already; log in again, or set AWS_ACCESS_KEY_ID,"
+            " AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_CREDENTIAL_EXPIRATION anew."
+        ) from None
+    except FOREIGN as error:
+        # No row has been read, so the text can hold no cell. But where an answer could not be
+        # parsed it holds the answer, and with it what was lent.
+        raise ConfigError(
+            f"The AWS credentials could not be loaded ({one_line(error)}); mend the profile, log"
+            " in again with `aws sso login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         ) from error
     raise ConfigError(
         "There are no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a"
         " profile with --profile. An endpoint that checks no signatures takes --no-sign-request."
     )
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, in one line, without an answer or a password that it quotes."""
+    if isinstance(error, ResponseParserError):
+        return "the answer of whoever lends them makes no sense"
+    return _without_password(" ".join(str(error).split()).rstrip("."))
 
 
 class StraightSession(AIOHTTPSession):  # type: ignore[misc]

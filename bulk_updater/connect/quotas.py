@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from botocore import exceptions as boto
 
 from bulk_updater.config import is_loopback
+from bulk_updater.connect.credentials import NEVER, read_end
 from bulk_updater.connect.judging import judge_answer, make_error, translate
 from bulk_updater.connect.meanings import FOREIGN
 from bulk_updater.connect.opening import (
@@ -44,9 +45,10 @@ if TYPE_CHECKING:
     import aioboto3
 
     from bulk_updater.config import ConnectionConfig
+    from bulk_updater.connect.credentials import CredentialsEnd
     from bulk_updater.operations import Operation
 
-__all__ = ["AppliedQuotas", "ask_quotas", "read_quotas"]
+__all__ = ["AppliedQuotas", "ask_quotas", "read_credentials_end", "read_quotas"]
 
 # The API reference of Service Quotas: "arn:aws:servicequotas:REGION:ACCOUNT:connect/CODE".
 _QUOTA_ARN: Final = re.compile(r"arn:[a-z-]+:servicequotas:[a-z0-9-]*:([0-9]{12}):.*")
@@ -140,6 +142,34 @@ async def read_quotas(
     return await _read_in_time(ask, config, operations, timeout_s)
 
 
+async def read_credentials_end(
+    config: ConnectionConfig, *, timeout_s: float = 3.0
+) -> CredentialsEnd:
+    """When the credentials end for good, without an open connection and without a question.
+
+    Nobody is asked for an MFA code, and no role is taken on.
+
+    Args:
+        config: How Connect is reached.
+        timeout_s: Seconds that it may take in all, by the loop's clock, above 0: credentials may
+            come from a process, or from the machine that this runs on.
+
+    Returns:
+        What could be found out in this time; no end where nothing could.
+    """
+    if not config.sign_requests:
+        return NEVER
+    try:
+        async with asyncio.timeout(timeout_s):
+            session = await asyncio.to_thread(_open_unattended, config)
+            credentials = await off_loop(session.get_credentials())
+            if credentials is not None:
+                return await asyncio.to_thread(read_end, session, credentials)
+    except (TimeoutError, ConfigError, SendError, *FOREIGN):
+        pass  # whoever needs them will say so
+    return NEVER
+
+
 async def ask_quotas(
     session: aioboto3.Session,
     config: ConnectionConfig,
@@ -183,9 +213,11 @@ def _why_not_to_ask(config: ConnectionConfig) -> str | None:
         return "requests are not signed"
     try:
         if config.endpoint_url is not None:
-            check_endpoint_url(config.endpoint_url)
-    except ConfigError:
-        return "--endpoint-url is not a whole URL"  # it is not repeated: it may hold a password
+            check_endpoint_url(config.endpoint_url, allow_http=config.allow_http)
+    except ConfigError as error:
+        if error.message.startswith("--endpoint-url"):
+            return "--endpoint-url is not a whole URL"
+        return _reason(error)
     return None
 
 

@@ -35,6 +35,7 @@ FLAGS = [
     ("--ca-bundle ca.pem", "connection.ca_bundle", "ca.pem"),
     ("--no-verify-ssl", "connection.verify_ssl", False),
     ("--no-sign-request", "connection.sign_requests", False),
+    ("--allow-http", "connection.allow_http", True),
     ("--cli-connect-timeout 5", "connection.connect_timeout_s", 5.0),
     ("--cli-connect-timeout 0", "connection.connect_timeout_s", None),
     ("--cli-read-timeout 2.5", "connection.read_timeout_s", 2.5),
@@ -153,6 +154,55 @@ def test_endpoints_come_in_botocore_s_order(call, reached, monkeypatch):
         "http://127.0.0.1:3",
         "https://connect.eu-west-2.amazonaws.com",
     ]
+
+
+PLAIN = (
+    "error: The endpoint http://connect.invalid:8080 is plain http beyond this machine, so "
+    "contacts' data and signatures would cross the network in the clear; name it with https, or "
+    "give --allow-http if that network may see them.\n"
+)
+
+
+@pytest.mark.parametrize("named_by", ["--endpoint-url", "AWS_ENDPOINT_URL_CONNECT", "profile"])
+def test_plain_http_beyond_this_machine_is_refused(call, reached, monkeypatch, tmp_path, named_by):
+    """Exit code 2 whoever named it, before anything is sent, unless --allow-http says otherwise."""
+    url = "http://connect.invalid:8080"
+    monkeypatch.setenv("AWS_REGION", "eu-west-2")
+    words = "run mapping.yaml export.csv"
+    if named_by == "--endpoint-url":
+        words += f" --endpoint-url {url}"
+    elif named_by == "profile":
+        config = tmp_path / "config"
+        config.write_text(
+            f"[default]\nservices = s\n[services s]\nconnect =\n  endpoint_url = {url}\n"
+        )
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    else:
+        monkeypatch.setenv(named_by, url)
+    ran = call(words)
+    assert (ran.code, ran.out, ran.err) == (2, "", PLAIN)
+    assert call(f"{words} --allow-http").code == 0
+    assert reached == [("eu-west-2", url)]
+
+
+def test_a_plan_refuses_plain_http_too(call, monkeypatch):
+    """What a run would be refused for, its plan is refused for."""
+    monkeypatch.setenv("AWS_REGION", "eu-west-2")
+    words = "plan mapping.yaml export.csv --rate 5 --endpoint-url http://connect.invalid:8080"
+    ran = call(words)
+    assert (ran.code, ran.out, ran.err) == (2, "", PLAIN)
+    assert "Nothing was sent." in call(f"{words} --allow-http").out
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_password_in_an_endpoint_is_refused_and_not_repeated(call, configs, command):
+    """It would stand in the command that goes on; exit code 2, and no word of it."""
+    url = "https://me:hunter2@connect.invalid"
+    ran = call(f"{command} mapping.yaml export.csv --rate 5 --endpoint-url {url}")
+    assert (ran.code, ran.out) == (2, "")
+    assert configs == []
+    assert "holds a user name or a password" in ran.err
+    assert "hunter2" not in ran.err
 
 
 def test_an_endpoint_of_the_environment_tells_a_local_run_from_a_real_one(
