@@ -1,6 +1,7 @@
 """What to do after an attempt that did not succeed, and doing it until the row's fate is known.
 
     verdict                what one error means: RETRY, FAIL_ROW or STOP_RUN; one table
+    may_have_been_applied  which attempts leave it open whether the update was made
     may_concern_one_row    which of the STOP_RUN errors may be about this row after all
     send_until_settled     one request to its end; always a value, never a row's exception
 
@@ -50,6 +51,7 @@ __all__ = [
     "Sent",
     "Treatment",
     "may_concern_one_row",
+    "may_have_been_applied",
     "send_until_settled",
     "verdict",
 ]
@@ -95,6 +97,7 @@ TREATMENTS: Final[Mapping[type[SendError] | str, Treatment]] = MappingProxyType(
         "409": _CONFLICT,
         "EndpointConnectionError": _NOBODY_THERE,
         "ConnectTimeoutError": _NOBODY_THERE,
+        "CredentialsUnavailable": _NOBODY_THERE,
         "Redirected": _NOBODY_THERE,
         "UnexpectedAnswer": _NOBODY_THERE,
         # By kind.
@@ -142,6 +145,20 @@ def may_concern_one_row(error: SendError) -> bool:
         error: What `Connect.send` raised.
     """
     return error.code in _DENIALS
+
+
+_NEVER_ARRIVED: Final = frozenset(
+    {"EndpointConnectionError", "ConnectTimeoutError", "CredentialsUnavailable"}
+)
+
+
+def may_have_been_applied(error: TransientError) -> bool:
+    """Whether the service may have made the update all the same: the answer alone was lost.
+
+    Args:
+        error: What `Connect.send` raised.
+    """
+    return error.code not in _NEVER_ARRIVED
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ VERDICTS = [
         (transient, code, R, S, 8)
         for code in (
             "EndpointConnectionError", "ConnectTimeoutError", "Redirected", "UnexpectedAnswer",
+            "CredentialsUnavailable",
         )
     ),
     *((transient, code, R, F, 4) for code in ("ConflictException", "409")),
@@ -203,7 +204,7 @@ def test_every_code_has_a_verdict():
             assert kinds[listed[code]] is meaning.kind, code
     named = {found for found in TREATMENTS if isinstance(found, str)}
     exceptions = {found.__name__ for found in EXCEPTIONS}
-    assert named <= set(CODES) | exceptions | {"409"}
+    assert named <= set(CODES) | exceptions | {"409", "CredentialsUnavailable"}
     assert named <= set(listed)
 
 
