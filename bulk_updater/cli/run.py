@@ -146,9 +146,15 @@ async def _run(config: RunConfig, *, as_json: bool) -> RunSummary:
                 log.info("A rehearsal: requests go to a sandbox on this machine, none to AWS.")
             await stack.enter_async_context(show_progress(progress, quiet=as_json))
             return await run_pipeline(config, progress=progress, stop=stop)
-    except asyncio.CancelledError:
-        # The second signal. The ledger is closed and the lock is free; only threads may be left.
-        say_error(f"{INTERRUPTED} What was settled is in the ledger.")
+    except (asyncio.CancelledError, RunStopped) as ended:
+        # The second signal, or the first before there was anything to settle. The ledger is closed
+        # and the lock is free; only threads may be left.
+        if isinstance(ended, RunStopped):
+            if ended.summary is not None:
+                raise
+            say_error(f"{INTERRUPTED} Nothing was sent.")
+        else:
+            say_error(f"{INTERRUPTED} What was settled is in the ledger.")
         if not as_json:
             with reader_may_leave():
                 print_how_to_go_on(config.command)

@@ -7,7 +7,10 @@ the run. INVALID and SKIPPED rows were never sent and do not count.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from bulk_updater.words import count
 
 if TYPE_CHECKING:
     from bulk_updater.config import MaxFailures
@@ -15,34 +18,57 @@ if TYPE_CHECKING:
 __all__ = ["Breaker"]
 
 
+@dataclass(slots=True)
+class _Tally:
+    """How one operation's requests ended until now; `failed` counts the first of them only."""
+
+    code: str | None = None
+    in_a_row: int = 0
+    ended: int = 0
+    failed: int = 0
+
+
 class Breaker:
-    """Counts how requests end, and says when that is enough."""
+    """Counts how each operation's requests end, and says when that is enough.
+
+    Each operation by itself: a role that may do one of two fails every other request, and never
+    two in a row.
+    """
 
     def __init__(self, limits: MaxFailures) -> None:
         self._limits = limits
-        self._code: str | None = None
-        self._in_a_row = 0
-        self._ended = 0
-        self._failed = 0
+        self._tallies: dict[str, _Tally] = {}
 
-    def updated(self) -> None:
+    def updated(self, operation: str) -> None:
         """A request succeeded."""
-        self._in_a_row = 0
-        self._ended += 1
+        tally = self._tally(operation)
+        tally.in_a_row = 0
+        tally.ended += 1
 
-    def failed(self, code: str) -> str | None:
-        """A request ended FAILED; returns why the run should stop, or None."""
-        self._in_a_row = self._in_a_row + 1 if code == self._code else 1
-        self._code = code
-        self._ended += 1
-        if self._ended <= self._limits.share_of:
-            self._failed += 1
-        if self._limits.in_a_row is not None and self._in_a_row >= self._limits.in_a_row:
-            return f"{self._in_a_row} requests in a row failed with {code}"
-        allowed = self._limits.share
-        if allowed is not None and self._failed > allowed * self._limits.share_of:
+    def failed(self, operation: str, code: str) -> str | None:
+        """A request ended FAILED.
+
+        Args:
+            operation: Its operation's snake_case name.
+            code: How it ended.
+
+        Returns:
+            Which requests are reason to stop the run, as in `on 50 requests in a row`; None while
+            it may go on.
+        """
+        tally, limits = self._tally(operation), self._limits
+        tally.in_a_row = tally.in_a_row + 1 if code == tally.code else 1
+        tally.code = code
+        tally.ended += 1
+        if tally.ended <= limits.share_of:
+            tally.failed += 1
+        if limits.in_a_row is not None and tally.in_a_row >= limits.in_a_row:
+            return f"on {count(tally.in_a_row, 'request')} in a row"
+        if limits.share is not None and tally.failed > limits.share * limits.share_of:
             return (
-                f"{self._failed:,} of the first {self._ended:,} requests failed, the last with "
-                f"{code}"
+                f"on the last of the failed requests, {tally.failed:,} of the first {tally.ended:,}"
             )
         return None
+
+    def _tally(self, operation: str) -> _Tally:
+        return self._tallies.setdefault(operation, _Tally())

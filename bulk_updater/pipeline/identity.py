@@ -94,8 +94,10 @@ def enter_run_dir(config: RunConfig, job: Job) -> Iterator[tuple[RunDir, dict[st
             "summary": noted.get("summary") if noted else None,
             "pace": noted.get("pace", []) if noted else [],
         }
-        run_dir.write_run_json(note)
-        yield run_dir, note
+        in_doubt = noted.get("in_doubt", 0) if noted else 0
+        # Until it says something better: if it is killed, so many are open.
+        run_dir.write_run_json({**note, "in_doubt": in_doubt + config.max_in_flight})
+        yield run_dir, {**note, "in_doubt": in_doubt}
 
 
 def _put_aside(path: Path) -> None:

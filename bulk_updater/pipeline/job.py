@@ -10,10 +10,12 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bulk_updater.errors import SourceError
 from bulk_updater.mapping import compile_mapping, load_spec
 from bulk_updater.readers import open_source
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
 
     from bulk_updater.config import RunConfig
@@ -140,18 +142,30 @@ class Job:
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:12]
 
 
-def survey(opened: OpenedJob) -> Job:
+def survey(opened: OpenedJob, *, stop: threading.Event | None = None) -> Job:
     """Read every source once, to fingerprint it and to count its rows. Blocks.
 
     A source that is damaged anywhere is found here, before a request is sent.
 
+    Args:
+        opened: The mapping and its sources.
+        stop: When another thread sets it, no further pass over a source is begun.
+
     Raises:
-        SourceError: If a source cannot be read to its end.
+        SourceError: If a source cannot be read to its end, or `stop` was set.
     """
+
+    def expect_wanted(source: Source) -> None:
+        if stop is not None and stop.is_set():
+            raise SourceError("reading it was given up.", source=source.name)
+
     sources: list[SurveyedSource] = []
     next_row = 1
     for source, _ in opened.sources:
-        part = SurveyedSource(source, source.fingerprint(), next_row, source.count_rows())
+        expect_wanted(source)
+        digest = source.fingerprint()
+        expect_wanted(source)
+        part = SurveyedSource(source, digest, next_row, source.count_rows())
         next_row += part.n_rows
         sources.append(part)
     n_rows = next_row - 1

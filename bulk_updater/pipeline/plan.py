@@ -16,17 +16,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bulk_updater.connect import read_quotas
+from bulk_updater.connect import read_credentials_end, read_quotas
 from bulk_updater.model import QuotaOrigin, Result
 from bulk_updater.pacing import ceiling_per_s, initial_rate_per_s
 from bulk_updater.pipeline.estimate import AtQuota, at_other_quotas, describe_pace
 from bulk_updater.pipeline.job import OpenedJob, open_job
+from bulk_updater.pipeline.lasting import describe_credentials_end
 from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bulk_updater.config import PacingConfig, RunConfig
+    from bulk_updater.connect import CredentialsEnd
     from bulk_updater.mapping import MappedFrame, MappedOperation
     from bulk_updater.operations import Operation
 
@@ -137,27 +139,35 @@ def plan(config: RunConfig) -> Plan:
         n_rows[frame.frame.source] += len(frame.frame.rows) + len(frame.frame.unreadable)
         for counter, mapped in zip(counters, frame.operations, strict=True):
             counter.add(frame, mapped)
-    known = asked.result()
+    known, ends = asked.result()
     operations = tuple(counter.result(config.pacing, known) for counter in counters)
+    takes_s = max(operation.takes_s for operation in operations)
+    ends_early = describe_credentials_end(ends, now_s=time.time(), takes_s=takes_s)
     return Plan(
         n_rows=sum(n_rows.values()),
         sources=tuple(n_rows.items()),
         operations=operations,
         account_id=known.account_id,
-        takes_s=max(operation.takes_s for operation in operations),
-        warnings=job.spec.warnings,
+        takes_s=takes_s,
+        warnings=(*job.spec.warnings, *([] if ends_early is None else [ends_early])),
     )
 
 
-def _ask_meanwhile(config: RunConfig, operations: tuple[Operation, ...]) -> Future[KnownQuotas]:
-    """What a run would believe of the quotas, found out in a thread, within seconds."""
-    asked: Future[KnownQuotas] = Future()
+def _ask_meanwhile(
+    config: RunConfig, operations: tuple[Operation, ...]
+) -> Future[tuple[KnownQuotas, CredentialsEnd]]:
+    """What a run would believe of quotas and credentials, found out in a thread, within seconds."""
+    asked: Future[tuple[KnownQuotas, CredentialsEnd]] = Future()
 
     async def ask() -> None:
         read = partial(read_quotas, config.connection)
+        known, ends = await asyncio.gather(
+            find_quotas(config, operations, read, now=time.time),
+            read_credentials_end(config.connection),
+        )
         # Before the loop is closed, which waits for threads, and with them for whatever is slow
         # to load credentials.
-        asked.set_result(await find_quotas(config, operations, read, now=time.time))
+        asked.set_result((known, ends))
 
     def work() -> None:
         try:

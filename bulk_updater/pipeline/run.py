@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulk_updater.config import is_loopback
@@ -28,20 +30,27 @@ from bulk_updater.errors import (
 )
 from bulk_updater.ledger import Ledger
 from bulk_updater.model import Outcome, Progress, Request, Result, RunSummary
+from bulk_updater.outlast import outlast
+from bulk_updater.pacing import initial_rate_per_s
 from bulk_updater.pipeline.breaker import Breaker
 from bulk_updater.pipeline.estimate import describe_long_run, describe_pace
 from bulk_updater.pipeline.failed import write_failed
 from bulk_updater.pipeline.identity import enter_run_dir, is_local
 from bulk_updater.pipeline.job import Job, open_job, survey
+from bulk_updater.pipeline.lasting import describe_credentials_end
 from bulk_updater.pipeline.pace import Pace
 from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas, keep_found
+from bulk_updater.pipeline.scene import constant_instances
 from bulk_updater.pipeline.sender import Sender
+from bulk_updater.pipeline.stopping import ToldToStop, cut_short
+from bulk_updater.words import count
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
 
     from bulk_updater.config import RunConfig
+    from bulk_updater.connect import CredentialsEnd
     from bulk_updater.mapping import MappedFrame
 
 __all__ = ["run"]
@@ -66,7 +75,8 @@ async def run(
     Args:
         config: The run.
         progress: Kept up to date while the run goes on, for a display.
-        stop: Set it to stop: nothing is begun any more, what is under way is settled.
+        stop: Set it to stop: nothing is begun any more, what is under way is settled. Before the
+            first request there is nothing to settle, and it is obeyed at once.
         now: Seconds since the epoch, for the times in the results.
 
     Returns:
@@ -75,22 +85,32 @@ async def run(
     Raises:
         UsageError: If the run cannot begin; nothing was sent.
         LedgerError: If the run directory is not usable; nothing was sent.
-        RunStopped: If an error concerns the whole run; it carries the summary.
+        RunStopped: If an error concerns the whole run; it carries the summary. If `stop` was set
+            before it was known what is settled, there is none.
         CancelledError: If cancelled; the ledger is whole.
     """
     clock = asyncio.get_running_loop().time
     began_s = clock()
-    job = await asyncio.to_thread(lambda: survey(open_job(config)))
-    async with (
-        _in_thread(enter_run_dir(config, job)) as (run_dir, note),
-        Ledger.open(run_dir.ledger_path, note["run_id"]) as ledger,
-    ):
+    stop = stop or asyncio.Event()
+    async with AsyncExitStack() as stack:
+        try:
+            async with cut_short(stop):
+                job = await _survey(config)
+                run_dir, note = await stack.enter_async_context(
+                    _in_thread(enter_run_dir(config, job))
+                )
+                ledger = await stack.enter_async_context(
+                    Ledger.open(run_dir.ledger_path, note["run_id"])
+                )
+        except ToldToStop:
+            raise RunStopped("The run was told to stop before it sent anything.") from None
         execution = _Execution(
             config,
             job,
             ledger,
+            in_doubt=note["in_doubt"],
             progress=progress or Progress(),
-            stop=stop or asyncio.Event(),
+            stop=stop,
             now=now,
         )
         stopped_by = await execution.settle_all()
@@ -98,7 +118,11 @@ async def run(
         try:
             failed = await asyncio.to_thread(write_failed, run_dir, job, ledger.settled)
             summary = replace(summary, failed=None if failed is None else str(failed))
-            note |= {"summary": asdict(summary), "pace": [*note["pace"], *execution.pace_notes()]}
+            note |= {
+                "summary": asdict(summary),
+                "pace": [*note["pace"], *execution.pace_notes()],
+                "in_doubt": execution.n_in_doubt,
+            }
             await asyncio.to_thread(run_dir.write_run_json, note)
         except (LedgerError, SourceError) as error:
             # The first thing that went wrong is the one to tell; the results are in the ledger.
@@ -107,6 +131,20 @@ async def run(
         summary = replace(summary, state="stopped", reason=stopped_by.message)
         raise RunStopped(stopped_by.message, summary=summary) from stopped_by
     return summary
+
+
+async def _survey(config: RunConfig) -> Job:
+    """What there is to do, found out in a thread; nobody who is cancelled waits for it."""
+    stop = threading.Event()
+    # Not the event loop's own executor, whose threads are waited for when the loop ends.
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="survey")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(
+            executor, lambda: survey(open_job(config), stop=stop)
+        )
+    finally:
+        stop.set()
+        executor.shutdown(wait=False)
 
 
 class _Execution:
@@ -118,6 +156,7 @@ class _Execution:
         job: Job,
         ledger: Ledger,
         *,
+        in_doubt: int,
         progress: Progress,
         stop: asyncio.Event,
         now: Callable[[], float],
@@ -129,6 +168,8 @@ class _Execution:
         self._stop = stop
         self._now = now
         self._pace: Pace | None = None
+        self._in_doubt = in_doubt
+        self._sender: Sender | None = None
 
     async def settle_all(self) -> BulkUpdaterError | None:
         """Settle what is not settled; returns what stopped the run, if anything did."""
@@ -158,7 +199,7 @@ class _Execution:
                 recovery.torn_bytes,
                 recovery.torn_path,
             )
-        if progress.settled:
+        if progress.settled or self._in_doubt:
             log.info("%s", self._say_settled())
 
     def _say_settled(self) -> str:
@@ -166,32 +207,39 @@ class _Execution:
         what = "rows" if len(self._job.operations) == 1 else "results"
         if settled == total:
             return f"All {total:,} {what} are settled; there is nothing to send."
-        left = total - settled
-        ambiguous = min(left, self._config.max_in_flight)
-        return (
-            f"{settled:,} of {total:,} {what} are settled, {left:,} to go, of which up to "
-            f"{ambiguous:,} may have been sent already."
-        )
+        told = f"{settled:,} of {total:,} {what} are settled, {total - settled:,} to go"
+        if not self._in_doubt:
+            return f"{told}."
+        # Of requests and not of rows: one request may carry several.
+        return f"{told}; up to {count(self._in_doubt, 'request')} may have been sent already."
 
     async def _send_all(self) -> None:
         """Settle what is not settled yet, until all is or the run has to stop."""
         config, progress = self._config, self._progress
-        async with open_connect(config.connection, max_in_flight=config.max_in_flight) as connect:
-            if is_loopback(connect.endpoint_url) != is_local(config):
-                raise ConfigError(
-                    f"The AWS configuration sends to {connect.endpoint_url}. Name it with "
-                    "--endpoint-url, so that a rehearsal is never taken for the real thing."
-                )
-            known = await find_quotas(
-                config, self._job.operations, connect.read_quotas, now=self._now
-            )
+        async with AsyncExitStack() as stack:
+            try:
+                async with cut_short(self._stop):
+                    connect = await stack.enter_async_context(
+                        open_connect(config.connection, max_in_flight=config.max_in_flight)
+                    )
+                    if is_loopback(connect.endpoint_url) != is_local(config):
+                        raise ConfigError(
+                            f"The AWS configuration sends to {connect.endpoint_url}. Name it with "
+                            "--endpoint-url, so that a rehearsal is never taken for the real thing."
+                        )
+                    known = await find_quotas(
+                        config, self._job.operations, connect.read_quotas, now=self._now
+                    )
+            except ToldToStop:
+                return
             self._say_pace(known)
+            self._warn_of_credentials(connect.credentials_end, known)
             pace = self._pace = Pace(config.pacing, known, now=self._now)
             progress.exclusive = config.pacing.exclusive
             progress.ceiling_per_s = pace.ceiling_per_s()
             progress.allowed_per_s = pace.pacer.allowed_per_s
             progress.started_per_s = pace.pacer.started_per_s
-            sender = Sender(
+            sender = self._sender = Sender(
                 config,
                 send=connect.send,
                 pacer=pace.pacer,
@@ -200,6 +248,7 @@ class _Execution:
                 progress=progress,
                 rng=random.Random(config.retry.seed),  # noqa: S311 - jitter, no secret
                 now=self._now,
+                explain=partial(connect.advise, instance_ids=constant_instances(self._job.spec)),
             )
             async with keep_found(known.kept, pace.found, now=self._now):
                 await self._send_with(sender)
@@ -220,6 +269,20 @@ class _Execution:
                 "What this run finds out about the quotas is not kept, and nothing that earlier "
                 "runs found is used: the AWS account is not known.",
             )
+
+    def _warn_of_credentials(self, ends: CredentialsEnd, known: KnownQuotas) -> None:
+        """Whether the run ends before its credentials do, at the pace that it begins with."""
+        n_left = {
+            operation.name: max(0, self._job.n_rows - self._ledger.settled.count(operation.name))
+            for operation in self._job.operations
+        }
+        takes_s = max(
+            n / initial_rate_per_s(self._config.pacing, known.quotas[name])
+            for name, n in n_left.items()
+        )
+        told = describe_credentials_end(ends, now_s=self._now(), takes_s=takes_s)
+        if told is not None:
+            log.warning("%s", told)
 
     async def _send_with(self, sender: Sender) -> None:
         halting = asyncio.create_task(_halt_when_told(self._stop, sender))
@@ -315,6 +378,14 @@ class _Execution:
             pace=() if self._pace is None else self._pace.summarise(),
         )
 
+    @property
+    def n_in_doubt(self) -> int:
+        """Requests, at the most, that may have been applied by now and whose rows are unsettled."""
+        in_doubt = self._in_doubt + (0 if self._sender is None else self._sender.n_in_doubt)
+        if self._job.opened.limit is not None:
+            return in_doubt  # they may be of rows beyond it
+        return min(in_doubt, self._progress.results_total - self._ledger.settled.count())
+
     def pace_notes(self) -> list[dict[str, Any]]:
         """What `run.json` is to remember of this execution's pace; nothing if it sent nothing."""
         return [] if self._pace is None else [self._pace.to_note()]
@@ -342,10 +413,10 @@ async def _one_ahead(frames: Iterator[MappedFrame]) -> AsyncGenerator[MappedFram
 
 @asynccontextmanager
 async def _in_thread(context: AbstractContextManager[_T]) -> AsyncIterator[_T]:
-    """A context manager that blocks, entered and left in a thread."""
+    """A context manager that blocks, entered and left in a thread; always left if entered."""
     stack = ExitStack()
-    entered = await asyncio.to_thread(stack.enter_context, context)
+    entering = asyncio.create_task(asyncio.to_thread(stack.enter_context, context))
     try:
-        yield entered
+        yield await outlast(entering)
     finally:
-        await asyncio.to_thread(stack.close)
+        await outlast(asyncio.create_task(asyncio.to_thread(stack.close)))

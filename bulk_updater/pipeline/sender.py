@@ -20,10 +20,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from bulk_updater.errors import BulkUpdaterError, RequestRejected, RunStopped, SendError, Throttled
+from bulk_updater.connect import Scene, advise
+from bulk_updater.errors import (
+    BulkUpdaterError,
+    RequestRejected,
+    RunStopped,
+    SendError,
+    Throttled,
+    TransientError,
+)
 from bulk_updater.model import Outcome, Request, Result, Verdict
-from bulk_updater.operations import get_operation
-from bulk_updater.retry import Sent, may_concern_one_row, send_until_settled
+from bulk_updater.operations import OPERATION_NAMES, get_operation
+from bulk_updater.pipeline.drought import Drought
+from bulk_updater.retry import (
+    LONGEST_RETRY_AFTER_S,
+    Sent,
+    may_concern_one_row,
+    may_have_been_applied,
+    send_until_settled,
+    verdict,
+)
+from bulk_updater.words import count
 
 if TYPE_CHECKING:
     import random
@@ -66,6 +83,15 @@ class _Lane:
     holds_slot: bool = True
 
 
+@dataclass(slots=True)
+class _Hearing:
+    """What was heard of one operation: whether anything succeeded, and which wait for that."""
+
+    success: asyncio.Event = field(default_factory=asyncio.Event)
+    n_denied: int = 0
+    last_denial: SendError | None = None
+
+
 class Sender:
     """Sends requests until they are settled; one for each execution of a run.
 
@@ -85,6 +111,7 @@ class Sender:
         progress: Progress,
         rng: random.Random,
         now: Callable[[], float],
+        explain: Callable[..., str] | None = None,
     ) -> None:
         self.halted_by: BaseException | None = None
         self.is_halted = False
@@ -97,6 +124,8 @@ class Sender:
         self._progress = progress
         self._rng = rng
         self._now = now
+        self._explain = explain or partial(advise, scene=Scene())
+        self._drought = Drought(clock=asyncio.get_running_loop().time)
         self._slots = asyncio.Semaphore(config.max_in_flight)
         self._lanes: dict[LaneKey, _Lane] = {}
         self._n_waiting = 0
@@ -105,9 +134,13 @@ class Sender:
         # Tasks in the middle of an attempt or of an append: halting lets them end it.
         self._busy: set[asyncio.Task[Any]] = set()
         self._denials_that_stop = config.max_failures.in_a_row or _DENIALS_THAT_STOP
-        self._n_denied = 0
-        self._heard_success = asyncio.Event()
-        self._last_denial: SendError | None = None
+        self._hearings = {name: _Hearing() for name in OPERATION_NAMES}
+        self._in_doubt: set[tuple[str, int]] = set()
+
+    @property
+    def n_in_doubt(self) -> int:
+        """Requests that may have been applied, and whose rows have no durable result."""
+        return len(self._in_doubt)
 
     async def submit(self, request: Request) -> None:
         """Take a request; waits until there is a slot, or room behind its contact's others.
@@ -238,9 +271,9 @@ class Sender:
         )
         if sent.verdict is Verdict.STOP_RUN and sent.error is not None:
             if not may_concern_one_row(sent.error):
-                self.halt(RunStopped(sent.error.message))
+                self._stop_for(sent.error, _on_one_request(sent), batch.request.operation)
                 raise _Halted
-            await self._hear_of_another(sent.error, lane)
+            await self._hear_of_another(sent.error, lane, batch.request.operation)
         elif len(batch.rows) > 1 and isinstance(sent.error, RequestRejected):
             # What one row asked for must not fail the others: each for itself, in order.
             for row in batch.rows:
@@ -253,23 +286,57 @@ class Sender:
         # after the earlier ones', never before.
         results = [_result(row, batch.request, sent) for row in batch.rows]
         await self._undisturbed(self._ledger.append(*results))
+        self._in_doubt.discard(_key(batch.request))
         self._progress.count(results[-1].outcome, len(results))
+        operation = batch.request.operation
         if sent.error is None:
-            self._heard_success.set()
-            self._breaker.updated()
-        elif (reason := self._breaker.failed(sent.error.code)) is not None:
-            self.halt(RunStopped(f"{reason}. {sent.error.message}"))
+            self._hearings[operation].success.set()
+            self._breaker.updated(operation)
+        elif (where := self._breaker.failed(operation, sent.error.code)) is not None:
+            self._stop_for(sent.error, where, operation)
+
+    def _stop_for(self, error: SendError, where: str, operation: str) -> None:
+        """Halt, with the one sentence that says why."""
+        asks_too_long = (error.retry_after_s or 0.0) > LONGEST_RETRY_AFTER_S
+        self.halt(
+            RunStopped(
+                self._explain(error, where, operation=operation, asks_too_long=asks_too_long)
+            )
+        )
 
     async def _send(self, request: Request) -> Receipt:
+        """One attempt; when it fails in a run that was halted meanwhile, no other is waited for."""
+        self._expect_going_on()
+        try:
+            return await self._attempt(request)
+        except SendError as error:
+            if verdict(error) is Verdict.RETRY:
+                # Or it would sleep through its backoff, and through a bucket that may be closed
+                # for an hour, only to find out then that it may not begin.
+                self._expect_going_on()
+            raise
+
+    def _expect_going_on(self) -> None:
         if self.is_halted:
             raise _Halted
+
+    async def _attempt(self, request: Request) -> Receipt:
         self._progress.sent += 1
         self._progress.in_flight += 1
         try:
-            return await self._undisturbed(self._send_once(request))
-        except Throttled:
+            receipt = await self._undisturbed(self._send_once(request))
+        except Throttled as error:
             self._progress.throttled += 1
+            self._drought.throttled(request.operation, error)
             raise
+        except (TransientError, asyncio.CancelledError) as error:
+            if not isinstance(error, TransientError) or may_have_been_applied(error):
+                self._in_doubt.add(_key(request))
+            raise
+        else:
+            self._in_doubt.add(_key(request))
+            self._drought.accepted(request.operation)
+            return receipt
         finally:
             self._progress.in_flight -= 1
 
@@ -283,45 +350,56 @@ class Sender:
         finally:
             self._busy.discard(task)
 
-    async def _hear_of_another(self, error: SendError, lane: _Lane) -> None:
+    async def _hear_of_another(self, error: SendError, lane: _Lane, operation: str) -> None:
         """Return when another request succeeded, so that a denial concerned only its own row.
 
         A policy with conditions may deny some contacts; a missing permission denies all. Until
-        one request succeeds nobody knows which it is, so denied rows are kept unsettled, and
-        their slots go to others. Enough of them, or nothing else left to hear of, stop the run.
+        one request of the operation succeeds nobody knows which it is, so denied rows are kept
+        unsettled, and their slots go to others. Enough of them, or nothing else left to hear of,
+        stop the run.
         """
-        if self._heard_success.is_set():
+        hearing = self._hearings[operation]
+        if hearing.success.is_set():
             return
-        self._n_denied += 1
-        if self._n_denied >= self._denials_that_stop:
-            self._stop_for_denials(error)
+        hearing.n_denied += 1
+        if hearing.n_denied >= self._denials_that_stop:
+            self._stop_for_denials(error, hearing.n_denied, operation)
             raise _Halted
-        self._last_denial = error
+        hearing.last_denial = error
         lane.holds_slot = False
         self._slots.release()
         try:
             self._stop_if_all_are_denied()
             if self.is_halted:
                 raise _Halted
-            await self._heard_success.wait()
+            await hearing.success.wait()
         finally:
-            self._n_denied -= 1
+            hearing.n_denied -= 1
         await self._slots.acquire()
         lane.holds_slot = True
 
     def _stop_if_all_are_denied(self) -> None:
-        nothing_else = self._feeder_waits and len(self._lanes) == self._n_denied
-        if self._last_denial is not None and self._n_denied and nothing_else:
-            self._stop_for_denials(self._last_denial)
+        n_denied = sum(hearing.n_denied for hearing in self._hearings.values())
+        if not n_denied or not self._feeder_waits or len(self._lanes) != n_denied:
+            return
+        for operation, hearing in self._hearings.items():
+            if hearing.n_denied and hearing.last_denial is not None:
+                self._stop_for_denials(hearing.last_denial, hearing.n_denied, operation)
+                return
 
-    def _stop_for_denials(self, error: SendError) -> None:
-        self.halt(
-            RunStopped(
-                f"The first {self._n_denied:,} requests were all denied. {error.message}"
-                if self._n_denied > 1
-                else f"The first request was denied. {error.message}"
-            )
-        )
+    def _stop_for_denials(self, error: SendError, n_denied: int, operation: str) -> None:
+        first = "request" if n_denied == 1 else f"{n_denied:,} requests"
+        self._stop_for(error, f"on the first {first}", operation)
+
+
+def _key(request: Request) -> tuple[str, int]:
+    return request.operation, request.row
+
+
+def _on_one_request(sent: Sent) -> str:
+    if sent.attempts + sent.throttled <= 1:
+        return "on one request"
+    return f"on {count(sent.attempts + sent.throttled, 'attempt')} at one request"
 
 
 def _result(row: Request, request: Request, sent: Sent) -> Result:

@@ -292,9 +292,14 @@ async def test_before_more_than_an_hour_the_time_is_said_and_what_would_shorten_
     write_export(folder, people(300))
     async with Sandbox(SandboxConfig(applied_quota_per_s=0.1)) as sandbox:
         stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(1, stop.set)
         with caplog.at_level("INFO", logger="bulk_updater"):
-            await run(config_for(sandbox, folder, pacing=pacing), stop=stop)
+            running = asyncio.create_task(
+                run(config_for(sandbox, folder, pacing=pacing), stop=stop)
+            )
+            while not sandbox.counters[ATTRIBUTES].received:  # noqa: ASYNC110 - virtual time
+                await asyncio.sleep(0.1)
+            stop.set()
+            await running
     said = [line for line in caplog.messages if line.startswith(ATTRIBUTES)]
     assert said == [f"{ATTRIBUTES}: {each}" for each in says]
 

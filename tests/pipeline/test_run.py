@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from bulk_updater.errors import (
 from bulk_updater.model import FAILED_COLUMNS, Progress
 from bulk_updater.pipeline import run
 from bulk_updater.sandbox import Sandbox, SandboxConfig
-from bulk_updater.sandbox.faults import CONFLICT, DROP_AFTER, ERROR, HTML
+from bulk_updater.sandbox.faults import CONFLICT, DROP_AFTER, ERROR, HTML, Fault
 
 from .helpers import (
     HEADER,
@@ -122,10 +123,50 @@ async def test_a_resumed_run_sends_exactly_what_is_unsettled_and_says_so_first(f
             summary = await run(config_for(sandbox, folder, run_dir=folder / "run"))
         assert sandbox.counters["update_contact_attributes"].received == 100
     assert summary.outcomes["UPDATED"] == 100
-    assert (
-        "40 of 100 rows are settled, 60 to go, of which up to 32 may have been sent already."
-        in caplog.text
-    )
+    # The run before settled all that it sent: nothing is in doubt.
+    assert "40 of 100 rows are settled, 60 to go.\n" in caplog.text
+
+
+async def test_a_resume_says_how_many_requests_may_have_been_sent_already(folder, caplog):
+    """Cancelled twice with three slots: up to three, then up to six; finished: none are left."""
+    write_export(folder, people(100))
+    async with Sandbox(SandboxConfig(latency_ms=2000)) as sandbox:
+        config = config_for(sandbox, folder, run_dir=folder / "run", max_in_flight=3)
+        for n_in_doubt in (0, 3, 6):
+            caplog.clear()
+            with caplog.at_level("INFO", logger="bulk_updater"):
+                task = asyncio.create_task(run(config))
+                await asyncio.sleep(9)
+            told = f"to go; up to {n_in_doubt} requests may have been sent already."
+            assert (told in caplog.text) == bool(n_in_doubt)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        # A run of one row says nothing of the others.
+        await run(replace(config, limit=1))
+        assert json.loads((folder / "run" / "run.json").read_bytes())["in_doubt"] == 9
+        await run(config)
+    assert json.loads((folder / "run" / "run.json").read_bytes())["in_doubt"] == 0
+
+
+async def test_what_was_tried_and_never_answered_is_in_doubt(folder, caplog):
+    """Told to stop while two requests hang: their answers never come, and the resume says two."""
+    write_export(folder, people(100))
+    hang = Fault(kind="hang", drop=True, delay_s=60)
+    stop = asyncio.Event()
+
+    def script(_operation, members):
+        return hang if members["InitialContactId"] in ("contact-1", "contact-7") else None
+
+    async with Sandbox(fast(), fault=script) as sandbox:
+        config = config_for(sandbox, folder, run_dir=folder / "run")
+        asyncio.get_running_loop().call_later(5, stop.set)
+        assert (await run(config, stop=stop)).unsettled == 2
+    async with Sandbox(fast()) as sandbox:
+        config = config_for(sandbox, folder, run_dir=folder / "run")
+        with caplog.at_level("INFO", logger="bulk_updater"):
+            await run(config)
+    assert "98 of 100 rows are settled, 2 to go; up to 2 requests may have been" in caplog.text
 
 
 async def test_being_told_to_stop_settles_what_is_under_way(folder):

@@ -267,7 +267,7 @@ async def test_denials_before_any_success_stop_the_run_with_no_row_settled():
     connect, ledger = FakeConnect(), FakeLedger()
     connect.script = lambda _request: denied()
     sender = make_sender(connect, ledger, max_in_flight=8)
-    with pytest.raises(RunStopped, match="first 50 requests were all denied"):
+    with pytest.raises(RunStopped, match="AccessDeniedException on the first 50 requests: "):
         await send_all(sender, [attributes_request(row, f"c{row}") for row in range(1, 1001)])
     assert ledger.results == []
     assert len(connect.calls) <= 50 + 8
@@ -279,7 +279,7 @@ async def test_a_short_file_that_is_denied_stops_the_run_too(n_rows):
     connect, ledger = FakeConnect(), FakeLedger()
     connect.script = lambda _request: denied()
     sender = make_sender(connect, ledger)
-    with pytest.raises(RunStopped, match="denied"):
+    with pytest.raises(RunStopped, match="AccessDeniedException on the first "):
         await send_all(sender, [attributes_request(row, f"c{row}") for row in range(1, n_rows + 1)])
     assert ledger.results == []
 
@@ -289,7 +289,7 @@ async def test_a_denied_contact_with_many_rows_does_not_hang_the_run():
     connect, ledger = FakeConnect(), FakeLedger()
     connect.script = lambda _request: denied()
     sender = make_sender(connect, ledger, max_waiting=5)
-    with pytest.raises(RunStopped, match="denied"):
+    with pytest.raises(RunStopped, match="AccessDeniedException on the first "):
         await send_all(sender, [attributes_request(row, "one") for row in range(1, 101)])
     assert ledger.results == []
 
@@ -310,7 +310,7 @@ async def test_failures_in_a_row_with_one_code_stop_the_run():
     connect, ledger = FakeConnect(), FakeLedger()
     connect.script = lambda _request: rejected()
     sender = make_sender(connect, ledger, max_in_flight=4)
-    with pytest.raises(RunStopped, match="50 requests in a row failed with ResourceNotFound"):
+    with pytest.raises(RunStopped, match="ResourceNotFoundException on 50 requests in a row: "):
         await send_all(sender, [attributes_request(row, f"c{row}") for row in range(1, 1001)])
     assert 50 <= len(ledger.results) < 50 + 4
     assert {result.outcome for result in ledger.results} == {Outcome.FAILED}
@@ -382,3 +382,23 @@ async def test_aborting_cancels_everything():
     await sender.abort()
     assert len(asyncio.all_tasks()) == 1
     assert ledger.results == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError("down.", code="500", retry_after_s=600.0),
+        Throttled("busy.", code="TooManyRequestsException", retry_after_s=600.0),
+    ],
+)
+async def test_an_attempt_under_way_at_the_halt_is_followed_by_no_wait(error):
+    """It fails after the halt, and would be tried again: unsettled, without backoff or token."""
+    connect, ledger = FakeConnect(latency_s=1.0, script=lambda _request: error), FakeLedger()
+    sender = make_sender(connect, ledger)
+    await sender.submit(attributes_request(1, "c1"))
+    await asyncio.sleep(0.5)
+    sender.halt()
+    began = asyncio.get_running_loop().time()
+    await sender.drain()
+    assert asyncio.get_running_loop().time() - began == pytest.approx(0.5, abs=0.01)
+    assert (len(connect.calls), ledger.results) == (1, [])
