@@ -190,7 +190,7 @@ TAKEN = (
     ),
     Case(
         "an endpoint that refuses the connection",
-        ("error: ", "Nobody answers at the endpoint", "Connection refused"),
+        ("error: ", "nobody answers at the endpoint", "Connection refused"),
         words="mapping.yaml export.csv --max-attempts 2 --max-failures 2 "
         "--endpoint-url http://127.0.0.1:1",
         code=3,

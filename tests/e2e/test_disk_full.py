@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import shutil
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,7 +77,38 @@ def a_full_disk(path: Path) -> Iterator[LittleRoom]:
         subprocess.run(["umount", str(path)], capture_output=True, check=True)
 
 
-@pytest.mark.parametrize("little_room", [a_limit_on_files, a_full_disk])
+@contextmanager
+def a_full_ext4(path: Path) -> Iterator[LittleRoom]:
+    """A real file system in a file, nearly full; where this user may not, the limit on files."""
+    path.mkdir()
+    image = path.with_name(f"{path.name}.ext4")
+    with image.open("wb") as file:
+        file.truncate(1 << 20)
+    words = (
+        ["mkfs.ext4", "-q", "-b", "1024", "-m", "0", "-O", "^has_journal", str(image)],
+        ["mount", "-o", "loop", str(image), str(path)],
+    )
+    try:
+        mounted = all(
+            subprocess.run(each, capture_output=True, check=False).returncode == 0 for each in words
+        )
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        path.rmdir()
+        with a_limit_on_files(path) as room:
+            yield room
+        return
+    try:
+        ballast = path / "ballast"
+        ballast.write_bytes(bytes(shutil.disk_usage(path).free - ROOM_BYTES))
+        says = "No space left on device (ENOSPC)"
+        yield LittleRoom(path, says, {}, ballast.unlink)
+    finally:
+        subprocess.run(["umount", str(path)], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("little_room", [a_limit_on_files, a_full_disk, a_full_ext4])
 def test_a_full_disk_stops_the_sending_at_once(shell, served, warm, little_room):
     """Exit code 3; file, reason and free space; at most what was in flight has no result."""
     prefix = little_room.__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -18,12 +19,16 @@ from bulk_updater.cli.signals import INTERRUPTED
 from .conftest import (
     MAPPING,
     PATIENCE_S,
+    Ran,
     Served,
+    Warm,
     environment,
     export_of,
     ledger_of,
+    standing,
     state_of,
 )
+from .interrupted import PHASES
 
 BIN = Path(sys.executable).parent
 STOPPING = "Stopping: what is under way is settled first. Once more to stop at once."
@@ -121,22 +126,100 @@ def test_a_signal_while_it_starts_is_no_reason_for_a_traceback(shell, moment):
     assert not (shell.folder / "runs").exists()
 
 
-def test_a_signal_before_the_first_request_is_obeyed_like_any_other(shell, served):
-    """As soon as the run directory is there: what was settled is counted, and 130."""
+@pytest.fixture(scope="module")
+def interrupted():
+    with contextlib.closing(Warm("tests.e2e.interrupted")) as opened:
+        yield opened
+
+
+BEFORE_SENDING = (
+    *("options", "mapping", "fingerprint", "count"),
+    *("lock", "run.json", "ledger", "connection", "quotas"),
+)
+SETTLED = ("drain", "failed.csv", "last run.json", "closing", "printing", "exit")
+"""Phases in which every row has its result, or gets it at once."""
+
+
+@pytest.mark.parametrize(
+    ("phase", "n_prints"), [("count", 0), ("ledger", 0), ("connection", 1), ("quotas", 1)]
+)
+def test_a_script_gets_a_summary_as_soon_as_there_is_one(
+    interrupted, shell, served, phase, n_prints
+):
+    """With --json: 130 and nothing on output until the ledger is read, and then a summary."""
     shell.write("mapping.yaml", MAPPING)
-    shell.write("export.csv", export_of(3000, 3000, "begun"))
+    shell.write("export.csv", export_of(300, 300, f"begun-{phase}-"))
     before = served.received()
-    started = shell.start(
-        *("run", "mapping.yaml", "export.csv", "--endpoint-url", served.url, "--run-dir", "run"),
-        "--json",
+    ran = interrupted.run(
+        shell.folder,
+        *("run", "mapping.yaml", "export.csv", "--endpoint-url", served.url, "--json"),
+        prepare={"phase": phase, "signals": ["SIGTERM"]},
     )
-    started.watch((shell.folder / "run" / "run.json").exists, "the run directory")
-    started.signal(signal.SIGINT)
-    ran = started.wait()
-    assert ran.code == 130
-    summary = json.loads(ran.out)
-    assert summary["state"] == "interrupted"
-    assert summary["outcomes"]["UPDATED"] == served.received() - before < 100
+    assert ran.code == 130, ran
+    assert served.received() == before
+    if n_prints:
+        summary = json.loads(ran.out)
+        assert summary["state"] == "interrupted"
+        assert (summary["outcomes"]["UPDATED"], summary["unsettled"]) == (0, 300)
+    else:
+        assert ran.out == ""
+        assert ran.err.endswith(f"error: {INTERRUPTED} Nothing was sent.\n")
+
+
+def test_the_phases_are_those_of_a_run():
+    """Signals are sent in all of them."""
+    assert {*BEFORE_SENDING, "first request", "sending", "sync", *SETTLED} == set(PHASES)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_signal_is_obeyed_in_every_phase(interrupted, shell, served, phase):
+    """Ctrl-C or SIGTERM, once and twice: 130 unless all was done, nothing is sent that had not
+    begun, no traceback, and the same command finishes the run."""
+    prefix = f"{phase.replace(' ', '-')}-"
+    first, second = ("SIGINT", "SIGTERM")[:: -1 if list(PHASES).index(phase) % 2 else 1]
+    shell.write("mapping.yaml", MAPPING)
+    shell.write("export.csv", export_of(40, 40, prefix) + ",1,x\n")
+    ledger = shell.folder / "run" / "ledger.jsonl"
+    command = (
+        *("run", "mapping.yaml", "export.csv", "--run-dir", "run", "--endpoint-url", served.url),
+        *("--max-in-flight", "4"),
+    )
+
+    def start(*signals: str, more: tuple[str, ...] = ()) -> tuple[Ran, int]:
+        before = served.received()
+        # Quotas are asked for only where they decide about the rate.
+        rate = () if phase == "quotas" and signals else ("--rate", "1000")
+        prepare = {"phase": phase, "signals": signals} if signals else None
+        ran = interrupted.run(shell.folder, *command, *rate, *more, prepare=prepare)
+        assert ("the phase has begun" in ran.err) == bool(signals)
+        return ran, served.received() - before
+
+    ran, n_sent = start(first)
+    if phase in BEFORE_SENDING:
+        assert (ran.code, n_sent) == (130, 0)
+    elif phase in SETTLED:
+        # What is left is to say so; only while that is said there is nothing to wait for.
+        assert ran.code == (130 if phase in ("printing", "exit") else 1), ran
+        assert len(standing(ledger)) == 41
+    else:
+        assert ran.code == 130
+        assert ran.out.startswith("Interrupted after ")
+        # The first four had begun; the invalid row comes after the last one.
+        assert len(ledger_of(ledger)) == n_sent < 40
+    ran, n_sent = start(first, second, more=("--fresh",))
+    assert ran.code == 130, ran
+    assert INTERRUPTED in ran.err
+    n_settled = len(ledger_of(ledger)) if ledger.exists() else 0
+    if phase in BEFORE_SENDING:
+        assert (n_sent, n_settled) == (0, 0)
+    elif phase not in SETTLED:
+        assert n_settled <= n_sent + 1
+
+    ran, n_again = start()
+    assert ran.code == 1, ran
+    assert 40 <= n_sent + n_again <= 44
+    assert len(standing(ledger)) == len(ledger_of(ledger)) == 41
+    assert served.attributes(prefix) == state_of(40, 40, prefix)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,13 +12,22 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import bulk_updater
 from bulk_updater.cli import main
 from bulk_updater.operations import iter_operations
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def serve() -> None:
+
+def serve(prepare: Callable[[Any], None] | None = None) -> None:
+    """Fork a process for each request until nobody asks any more.
+
+    Args:
+        prepare: Called in each new process, before the command, with what the request says.
+    """
     for name in ("run", "plan", "ledger"):
         importlib.import_module(f"bulk_updater.cli.{name}")
     list(iter_operations())
@@ -28,6 +37,8 @@ def serve() -> None:
         child = os.fork()
         if not child:
             become(request)
+            if prepare is not None:
+                prepare(request["prepare"])
             main()
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
