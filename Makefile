@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test format lint types contracts docs-check docs pytest bench clean
+.PHONY: help install demo test format lint types contracts docs-check docs pytest coverage soak bench clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ docs-check: install
 pytest: install
 	$(BIN)/pytest
 
+coverage: install ## Line and branch coverage of the rooms that must lose nothing
+	$(BIN)/pytest --cov --cov-report= tests/ledger tests/pacing tests/pipeline \
+		tests/test_retry.py tests/test_outlast.py
+	for room in 'ledger/*' 'pacing/*' 'pipeline/*' retry.py; do \
+		$(BIN)/coverage report --include "bulk_updater/$$room" || exit 1; done
+
 format: install ## Format the code and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -52,9 +58,13 @@ format: install ## Format the code and mend what ruff can
 docs: install ## Write the generated parts of the README anew
 	$(BIN)/cog -r README.md
 
+SEEDS ?= 1000
+soak: install ## Simulate SEEDS=N runs with crashes and faults, over all cores
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
 bench: install ## Measure speed and memory, beside named yardsticks
 	$(BIN)/python -m tests.benchmarks
 
 clean: ## Remove what was made, runs excepted
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
