@@ -1,23 +1,22 @@
-"""`python -m tests.crash [POINT...] [--times N] [--seed N]`."""
+"""`python -m tests.crash [POINT...] [--times N] [--seed N] [--write]`."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import platform
 import shutil
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
-from bulk_updater._version import __version__
+from tests.benchmarks.report import Section, Target, write_results
 from tests.crash.cases import MAX_IN_FLIGHT, RECOVERY_POINTS, RUN_POINTS, SANDBOX, kill_and_resume
 from tests.e2e.processes import Served, Shell, Warm
 
 POINTS = (*RUN_POINTS, *RECOVERY_POINTS)
 _HEADS = ("killed at", "runs", "kills", "resumes", "rows", "applied twice", "violations")
+_TIMES_TO_REACH = 50
 _MISSES_ALLOWED = 10
 """For each time, how often `random` may come too late for a run before that is a fault."""
 
@@ -33,34 +32,54 @@ def main() -> int:
     )
     parser.add_argument("--times", type=int, default=50, metavar="N", help="runs for each point")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="what is drawn from")
+    parser.add_argument("--write", action="store_true", help="put the figures into RESULTS.md")
     told = parser.parse_args()
     unknown = sorted(set(told.points) - set(POINTS))
     if unknown:
         parser.error(f"there is no point {', '.join(unknown)}; known: {', '.join(POINTS)}")
     began_s = time.monotonic()
-    _print_line(*_HEADS)
-    _print_line("---", *["---:"] * (len(_HEADS) - 1))
+    rows: list[tuple[str, list[int]]] = []
     violations: list[str] = []
-    totals = [0] * (len(_HEADS) - 1)
     with contextlib.closing(Warm("tests.crash.child")) as warm:
         for point in told.points or POINTS:
             figures, wrong = _kill_at(warm, point, told.times, told.seed)
             violations += wrong
-            totals = [total + figure for total, figure in zip(totals, figures, strict=True)]
-            _print_line(point, *figures)
-    _print_line("all", *totals)
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}"
-        for name in ("aiobotocore", "aiohttp", "orjson", "pyarrow")
-    )
-    print(  # noqa: T201
-        f"\n`python -m tests.crash --times {told.times} --seed {told.seed}`, "
-        f"{MAX_IN_FLIGHT} in flight, {time.monotonic() - began_s:.0f} s; bulk_updater "
-        f"{__version__}, Python {platform.python_version()}, {platform.system()}, {versions}."
-    )
+            rows.append((point, figures))
+            print(point, *figures, flush=True)  # noqa: T201
+    section = _section(rows, len(violations), time.monotonic() - began_s)
+    print(section.render())  # noqa: T201
+    if told.write:
+        write_results(
+            "crash", section, f"python -m tests.crash --times {told.times} --seed {told.seed}"
+        )
     for violation in violations:
         print(f"- {violation}", file=sys.stderr)  # noqa: T201
     return 1 if violations else 0
+
+
+def _section(rows: list[tuple[str, list[int]]], n_violations: int, took_s: float) -> Section:
+    totals = [sum(column) for column in zip(*(figures for _, figures in rows), strict=True)]
+    fewest = min(figures[0] for _, figures in rows)
+    return Section(
+        what=(
+            f"Processes killed with SIGKILL at named points, {MAX_IN_FLIGHT} requests in flight, "
+            f"in {took_s / 60:.0f} minutes; each then resumed to its end, and compared with the "
+            "service. Rows that were applied twice were in flight, or their result was not on the "
+            "disk."
+        ),
+        header=_HEADS,
+        rows=[
+            (name, *(f"{figure:,}" for figure in figures))
+            for name, figures in [*rows, ("all", totals)]
+        ],
+        targets=[
+            Target(
+                "each point at least 50 times, without a violation",
+                f"{fewest} times at least, {n_violations} violations",
+                fewest >= _TIMES_TO_REACH and not n_violations,
+            )
+        ],
+    )
 
 
 def _kill_at(warm: Warm, point: str, times: int, seed: int) -> tuple[list[int], list[str]]:
@@ -90,11 +109,6 @@ def _kill_at(warm: Warm, point: str, times: int, seed: int) -> tuple[list[int], 
     if figures[0] < times:
         wrong.append(f"{point}: only {figures[0]} of {times} runs were killed")
     return figures, wrong
-
-
-def _print_line(*cells: object) -> None:
-    texts = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
-    print(f"| {' | '.join(texts)} |", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
