@@ -172,6 +172,32 @@ async def test_a_throttled_run_halves_its_rate_and_comes_back():
     assert '"giving way"' in PROSE
 
 
+def test_what_is_said_of_ends_is_what_the_tests_hold():
+    """Stopping, faults, credentials, disks and privacy: each sentence and the test that holds it."""
+    held = {
+        "before the first request, and the second time, it ends at once": "pipeline/test_stopping",
+        "says how many requests may have been sent already": "pipeline/test_run",
+        "rows of one contact keep their order": "simulation/test_simulation",
+        "each operation is counted by itself": "pipeline/test_breakers",
+        "A run that stops says why in one sentence": "pipeline/test_breakers",
+        "leaves its rows unsettled, and once it is mended the same command goes on": (
+            "pipeline/test_breakers"
+        ),
+        "such as a role's, are renewed on the way": "pipeline/test_credentials",
+        "`run` and `plan` say both times at the start": "pipeline/test_lasting",
+        "A disk that is full or fails stops the sending at once": "e2e/test_disk_failing",
+        "A ledger that was damaged in its middle is refused": "ledger/test_ledger_recovery",
+        "cuts it before the damage and keeps the original": "ledger/test_ledger_repair",
+        "hold no other cell and no credential": "e2e/test_secrets",
+        "Files are 0600, directories 0700": "e2e/test_secrets",
+        "Plain http beyond this machine needs `--allow-http`": "test_connect_http",
+        "a Python regular expression": "rubbish/test_mappings",
+    }
+    for sentence, where in held.items():
+        assert sentence in PROSE, sentence
+        assert (ROOT / "tests" / f"{where}.py").exists(), where
+
+
 def test_files_that_the_readme_links_to_are_there():
     """No link within the repository leads nowhere."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
