@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aioboto3
 import aiobotocore
+import aiohttp
 import botocore
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
@@ -26,9 +27,11 @@ from botocore.parsers import ResponseParserError
 from bulk_updater._version import __version__
 from bulk_updater.config import is_loopback, is_plain_http
 from bulk_updater.connect.credentials import Signing
+from bulk_updater.connect.judging import make_error
 from bulk_updater.connect.meanings import FOREIGN
 from bulk_updater.errors import (
     ConfigError,
+    SendError,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +52,10 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+_MAX_BODY_BYTES = 1 << 20
+"""The longest body that is read. Connect's have less than a KiB, Service Quotas' a few."""
+_PIECE_BYTES = 1 << 16
 
 # Given whole: botocore puts its own together anew for every request, twice, which takes a fifth
 # of the time that a request takes on this side.
@@ -276,6 +283,10 @@ def one_line(error: Exception) -> str:
 class StraightSession(AIOHTTPSession):  # type: ignore[misc]
     """aiobotocore's HTTP session, which sends a request where it was told to and nowhere else.
 
+    An exchange ends, whatever comes: after the time to connect and the time to read together, and
+    where a body is longer than any that a service of ours sends. aiobotocore looks at each read
+    alone, so that a byte now and then would hold a request for ever, and holds what comes.
+
     It also sets the socket options that botocore asks for, among them keep-alive; aiobotocore
     2.25.1 leaves them out. Without, a peer that vanished is never noticed where there is no read
     timeout.
@@ -287,6 +298,12 @@ class StraightSession(AIOHTTPSession):  # type: ignore[misc]
             **self._connector_args,
             "socket_factory": self._open_socket,
         }
+        connect_s, read_s = self._timeout.sock_connect, self._timeout.sock_read
+        self._timeout: aiohttp.ClientTimeout = aiohttp.ClientTimeout(
+            total=None if connect_s is None or read_s is None else connect_s + read_s,
+            sock_connect=connect_s,
+            sock_read=read_s,
+        )
 
     def _open_socket(self, address: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, *_ = address
@@ -295,6 +312,52 @@ class StraightSession(AIOHTTPSession):  # type: ignore[misc]
             opened.setsockopt(*option)
         return opened
 
+    async def send(self, request: Any) -> Any:
+        """Sends a request and reads the answer.
+
+        Raises:
+            SendError: If the answer is too long.
+            HTTPClientError: For everything else that goes wrong, as one of its subclasses.
+        """
+        try:
+            return await super().send(request)
+        except boto.HTTPClientError as error:
+            # aiobotocore wraps what it does not know, and has it quoted.
+            if isinstance(error.kwargs.get("error"), SendError):
+                raise error.kwargs["error"] from None
+            raise
+
     async def _get_session(self, proxy_url: str | None) -> SimpleNamespace:
         session = await super()._get_session(proxy_url)
-        return SimpleNamespace(request=partial(session.request, allow_redirects=False))
+        return SimpleNamespace(request=partial(_ask, session))
+
+
+async def _ask(session: aiohttp.ClientSession, *args: Any, **kwargs: Any) -> SimpleNamespace:
+    """An answer as aiobotocore looks at it, with its body still to be read."""
+    response = await session.request(*args, allow_redirects=False, **kwargs)
+    return SimpleNamespace(
+        url=response.url,
+        status=response.status,
+        raw_headers=response.raw_headers,
+        read=partial(_read_body, response),
+    )
+
+
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body as it came: what is packed stays packed, so it does not grow here.
+
+    Raises:
+        SendError: If it is longer than any that a service of ours sends. The rest is not read,
+            and the connection is closed.
+    """
+    body = bytearray()
+    try:
+        while len(body) <= _MAX_BODY_BYTES and (piece := await response.content.read(_PIECE_BYTES)):
+            body += piece
+    except BaseException:
+        response.close()
+        raise
+    if len(body) > _MAX_BODY_BYTES:
+        response.close()
+        raise make_error("UnexpectedAnswer", response.status)
+    return bytes(body)

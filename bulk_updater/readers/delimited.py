@@ -14,10 +14,17 @@ from bulk_updater.errors import RowError, SourceError
 from bulk_updater.model import UnreadableRow
 from bulk_updater.readers.frames import MAX_FRAME_ROWS, Cells, make_frames
 from bulk_updater.readers.rows import lay_out, scan_rows, split_cells
-from bulk_updater.readers.source import RawRow, check_header, choose, fingerprint_file
+from bulk_updater.readers.source import (
+    RawRow,
+    check_header,
+    choose,
+    expect_wanted,
+    fingerprint_file,
+)
 from bulk_updater.readers.stream import STREAM_ERRORS, explain, open_text
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -93,13 +100,13 @@ class DelimitedSource:
         except STREAM_ERRORS as error:
             raise SourceError(f"{explain(error)}.", source=name) from error
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, stop: threading.Event | None = None) -> str:
         """See `Source`."""
-        return fingerprint_file(self.path, name=self.name)
+        return fingerprint_file(self.path, name=self.name, stop=stop)
 
-    def count_rows(self) -> int:
+    def count_rows(self, *, stop: threading.Event | None = None) -> int:
         """See `Source`."""
-        return sum(block.n_rows for _, block in self._read_blocks(1))
+        return sum(block.n_rows for _, block in self._read_blocks(1, stop))
 
     def read_frames(self, columns: Sequence[str], *, first_row: int = 1) -> Iterator[Frame]:
         """See `Source`."""
@@ -152,12 +159,14 @@ class DelimitedSource:
                 max_rows=self._max_frame_rows,
             )
 
-    def _read_blocks(self, first_row: int) -> Iterator[tuple[int, RowBlock]]:
+    def _read_blocks(
+        self, first_row: int, stop: threading.Event | None = None
+    ) -> Iterator[tuple[int, RowBlock]]:
         """The data rows in blocks, with the number of each block's first row."""
         row = first_row
         header_seen = False
         try:
-            for block in self._scan():
+            for block in self._scan(stop):
                 data_block = block if header_seen else block.without_first()
                 header_seen = header_seen or len(block.starts) > 0
                 if data_block.n_rows:
@@ -167,12 +176,17 @@ class DelimitedSource:
             read = f"it was read up to row {row - 1}" if row > first_row else "no row was read"
             raise SourceError(f"{explain(error)}; {read}.", source=self.name) from error
 
-    def _scan(self) -> Iterator[RowBlock]:
+    def _scan(self, stop: threading.Event | None = None) -> Iterator[RowBlock]:
         return scan_rows(
-            self._text.read_chunks(self._block_bytes),
-            self._delimiter,
-            max_row_bytes=self._max_row_bytes,
+            self._read_chunks(stop), self._delimiter, max_row_bytes=self._max_row_bytes
         )
+
+    def _read_chunks(self, stop: threading.Event | None) -> Iterator[bytes]:
+        """The text, as long as it is wanted: also where no row ends in a hundred blocks."""
+        expect_wanted(stop, name=self.name)
+        for chunk in self._text.read_chunks(self._block_bytes):
+            yield chunk
+            expect_wanted(stop, name=self.name)
 
     def _read_header(self) -> tuple[str, ...]:
         block = next((block for block in self._scan() if block.n_rows), None)

@@ -13,10 +13,18 @@ from pyarrow import parquet
 
 from bulk_updater.errors import SourceError
 from bulk_updater.readers.frames import Cells, make_frames
-from bulk_updater.readers.source import RawRow, check_header, choose, fingerprint_file, quote
+from bulk_updater.readers.source import (
+    RawRow,
+    check_header,
+    choose,
+    expect_wanted,
+    fingerprint_file,
+    quote,
+)
 from bulk_updater.readers.text import find_obstacle, is_binary, to_text
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -78,12 +86,13 @@ class ParquetSource:
         self.columns = tuple(self._schema.names)
         check_header(self.columns, name=name)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, stop: threading.Event | None = None) -> str:
         """See `Source`."""
-        return fingerprint_file(self.path, name=self.name)
+        return fingerprint_file(self.path, name=self.name, stop=stop)
 
-    def count_rows(self) -> int:
+    def count_rows(self, *, stop: threading.Event | None = None) -> int:
         """See `Source`; from the metadata, so at once."""
+        expect_wanted(stop, name=self.name)
         return self._n_rows
 
     def read_frames(self, columns: Sequence[str], *, first_row: int = 1) -> Iterator[Frame]:

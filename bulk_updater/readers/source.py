@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from bulk_updater.errors import SourceError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -21,12 +22,14 @@ __all__ = [
     "check_header",
     "check_regular_file",
     "choose",
+    "expect_wanted",
     "fingerprint_file",
     "quote",
 ]
 
 _SHOWN_COLUMNS = 20
 _SHOWN_CHARACTERS = 60
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +67,24 @@ class Source(Protocol):
     encoding: str
     delimiter: str
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, stop: threading.Event | None = None) -> str:
         """The SHA-256 of the file's bytes, in hex.
 
+        Args:
+            stop: When another thread sets it, no further block of a MiB or two is read.
+
         Raises:
-            SourceError: The file cannot be read.
+            SourceError: The file cannot be read, or `stop` was set.
         """
 
-    def count_rows(self) -> int:
+    def count_rows(self, *, stop: threading.Event | None = None) -> int:
         """All data rows, readable or not: as many as `read_frames` and `read_raw_rows` tell of.
 
+        Args:
+            stop: As for `fingerprint`.
+
         Raises:
-            SourceError: The file cannot be read to its end.
+            SourceError: The file cannot be read to its end, or `stop` was set.
         """
 
     def read_frames(self, columns: Sequence[str], *, first_row: int = 1) -> Iterator[Frame]:
@@ -110,11 +119,27 @@ class Source(Protocol):
         """
 
 
-def fingerprint_file(path: Path, *, name: str) -> str:
-    """The SHA-256 of a file's bytes, in hex, read piece by piece."""
+def expect_wanted(stop: threading.Event | None, *, name: str) -> None:
+    """See to it that somebody still waits for what is read of a source.
+
+    Raises:
+        SourceError: `stop` was set.
+    """
+    if stop is not None and stop.is_set():
+        raise SourceError("reading it was given up.", source=name)
+
+
+def fingerprint_file(path: Path, *, name: str, stop: threading.Event | None) -> str:
+    """The SHA-256 of a file's bytes, in hex, read block by block; see `Source.fingerprint`."""
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(_BLOCK_BYTES))
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb", buffering=0) as file:
+            expect_wanted(stop, name=name)
+            while n_bytes := file.readinto(block):
+                digest.update(block[:n_bytes])
+                expect_wanted(stop, name=name)
+        return digest.hexdigest()
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}.", source=name) from error
 

@@ -1,6 +1,6 @@
 """Whatever answers instead of Connect: a receipt for a true success, or one `SendError`.
 
-Takes ten seconds.
+Takes 20 seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import json
 import pickle
 import re
 import tracemalloc
+import zlib
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -318,8 +320,8 @@ async def test_headers_without_end_are_not_held():
     tracemalloc.start()
     try:
         async with (
-            flood(b"HTTP/1.1 200 OK\r\nx: ", b"x" * 65_536, 1600) as url,
-            opened(url) as connect,
+            flood(b"HTTP/1.1 200 OK\r\nx: ", b"x" * 65_536, 1600) as poured,
+            opened(poured.url) as connect,
         ):
             with pytest.raises(TransientError) as caught:
                 await connect.send(REQUEST)
@@ -330,8 +332,144 @@ async def test_headers_without_end_are_not_held():
     assert peak_bytes < 50e6
 
 
+N_MANY = 500_000_000
+"""Bytes that would be held if they were read; what the kernel's buffers hold is a hundredth."""
+FEW = 20_000_000
+BEGIN = b"HTTP/1.1 %d Phrase\r\nx-amzn-RequestId: r-1\r\n%b\r\n"
+ENDLESS = {
+    "with its length": (b"Content-Length: %d\r\n" % N_MANY, b" " * 65_536),
+    "in chunks": (b"Transfer-Encoding: chunked\r\n", b"10000\r\n" + b" " * 65_536 + b"\r\n"),
+    "in small chunks": (
+        b"Transfer-Encoding: chunked\r\n",
+        (b"80\r\n" + b" " * 128 + b"\r\n") * 500,
+    ),
+    "without a length": (b"Connection: close\r\n", b" " * 65_536),
+    "said to be gzip": (b"Content-Encoding: gzip\r\n", b" " * 65_536),
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [*((how, 200) for how in ENDLESS), ("with its length", 403), ("in chunks", 503)],
+)
+async def test_a_body_without_end_is_not_read(how: str, status: int):
+    """Of 500 MB a few are taken and hardly more than one is held; the connection is closed."""
+    headers, piece = ENDLESS[how]
+    n_pieces = N_MANY // len(piece)
+    tracemalloc.start()
+    try:
+        async with (
+            flood(BEGIN % (status, headers), piece, n_pieces) as poured,
+            opened(poured.url) as connect,
+        ):
+            with pytest.raises(TransientError) as caught:
+                await connect.send(REQUEST)
+            async with asyncio.timeout(20):
+                await poured.ended.wait()
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    check_error(caught.value)
+    assert (caught.value.code, caught.value.http_status) == ("UnexpectedAnswer", status)
+    assert poured.n_bytes < FEW
+    assert peak_bytes < 50e6  # half of it is botocore's model
+
+
+async def test_the_longest_body_that_is_read():
+    """A success of 1 MiB is a receipt, one of a byte more is not; the next answer is heard."""
+    room = (1 << 20) - 2
+    found = await outcomes(
+        framed(200, {"x-amzn-RequestId": "r-1"}, b"{" + b" " * room + b"}"),
+        framed(200, {"x-amzn-RequestId": "r-2"}, b"{" + b" " * (room + 1) + b"}"),
+        answer(),
+    )
+    assert found[0] == Receipt("r-1", 200)
+    assert isinstance(found[1], TransientError)
+    assert found[1].code == "UnexpectedAnswer"
+    assert found[2] == Receipt(REQUEST_ID, 200)
+
+
+async def test_a_packed_body_is_not_unpacked():
+    """What would be 100 MB of a success stays the 100 KB that came, and is no success."""
+    packer = zlib.compressobj(wbits=31)
+    packed = b"".join(packer.compress(b" " * (1 << 20)) for _ in range(100)) + packer.flush()
+    assert len(packed) < 1 << 20
+    headers = {"x-amzn-RequestId": "r-1", "Content-Encoding": "gzip"}
+    tracemalloc.start()
+    try:
+        (found,) = await outcomes(framed(200, headers, packed))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(found, TransientError)
+    assert found.code == "UnexpectedAnswer"
+    assert peak_bytes < 50e6
+
+
+DRIPS = {
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"),
+    "bytes of a header": (b"HTTP/1.1 200 OK\r\nx: ", b"x"),
+    "short headers": (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"),
+    "bytes of a body": (BEGIN % (200, b"Content-Length: 1000\r\n"), b" "),
+    "chunks of a body": (BEGIN % (200, b"Transfer-Encoding: chunked\r\n"), b"1\r\n \r\n"),
+}
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("drip", DRIPS)
+async def test_what_comes_drop_by_drop_is_given_up(drip: str):
+    """Something every second for ever: given up after both timeouts, as an answer too late."""
+    begin, piece = DRIPS[drip]
+    clock = asyncio.get_running_loop().time
+    async with (
+        flood(begin, piece, 1000, pause_s=1.0) as poured,
+        opened(poured.url, connect_timeout_s=2.0, read_timeout_s=5.0) as connect,
+    ):
+        began_s = clock()
+        with pytest.raises(TransientError) as caught:
+            await connect.send(REQUEST)
+        assert 7.0 <= clock() - began_s <= 8.0  # aiohttp rounds up to whole seconds
+        await poured.ended.wait()
+    check_error(caught.value)
+    assert (caught.value.code, caught.value.http_status) == ("ReadTimeoutError", None)
+    assert poured.n_pieces < 10
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("unlimited", ["connect_timeout_s", "read_timeout_s"])
+async def test_no_total_where_one_of_both_has_no_limit(unlimited: str):
+    """Without a limit on one of them, a good answer after 500 seconds of others is heard."""
+    begin, piece = DRIPS["interim answers"]
+    settings = {"connect_timeout_s": 2.0, "read_timeout_s": 5.0, unlimited: None}
+    async with (
+        flood(begin, piece, 500, pause_s=1.0, end=GOOD) as poured,
+        opened(poured.url, **settings) as connect,
+    ):
+        assert await connect.send(REQUEST) == Receipt(REQUEST_ID, 200)
+    assert poured.n_pieces == 500
+
+
+@dataclass
+class Poured:
+    """What a service got rid of.
+
+    Attributes:
+        url: Where it listens.
+        n_bytes: Bytes that the kernel took from it, but for a buffer.
+        n_pieces: How often it said its thing.
+        ended: Set once the connection is closed, by whichever side.
+    """
+
+    url: str
+    n_bytes: int = 0
+    n_pieces: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @asynccontextmanager
-async def flood(begin: bytes, piece: bytes, n_pieces: int) -> AsyncIterator[str]:
+async def flood(
+    begin: bytes, piece: bytes, n_pieces: int, *, pause_s: float = 0.0, end: bytes = b""
+) -> AsyncIterator[Poured]:
     """A service that says one thing over and over, until nobody listens."""
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -341,14 +479,21 @@ async def flood(begin: bytes, piece: bytes, n_pieces: int) -> AsyncIterator[str]
             for _ in range(n_pieces):
                 writer.write(piece)
                 await writer.drain()
+                poured.n_bytes += len(piece)
+                poured.n_pieces += 1
+                if pause_s:
+                    await asyncio.sleep(pause_s)
+            writer.write(end)
         except ConnectionError:
             pass
         writer.close()
+        poured.ended.set()
 
     server = await asyncio.start_server(pour, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
+    poured = Poured(f"http://{host}:{port}")
     try:
-        yield f"http://{host}:{port}"
+        yield poured
     finally:
         server.close()
 
