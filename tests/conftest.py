@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
+from botocore.loaders import create_loader
 from hypothesis import settings
 
 from bulk_updater.operations import iter_operations
@@ -21,6 +22,8 @@ settings.load_profile("any-speed")
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from botocore.loaders import Loader
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,17 @@ def _no_loop_left_over() -> None:
 def _model_is_read() -> None:
     """The service model is read before any loop runs, as `open_job` sees to in a run."""
     list(iter_operations())
+
+
+@pytest.fixture(scope="session")
+def loader() -> Loader:
+    """botocore's data, read once for all tests: it takes most of the time of opening a client."""
+    return create_loader()
+
+
+@pytest.fixture(autouse=True)
+def _models_are_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
+    monkeypatch.setattr("botocore.session.create_loader", lambda *_, **__: loader)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,6 @@ import aiohttp
 import pytest
 from aiobotocore.config import AioConfig
 from botocore import exceptions as boto
-from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
 from bulk_updater.config import ConnectionConfig
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from botocore.loaders import Loader
+
     from bulk_updater.connect import Connect
 
 PLANTED = "Planted-Cell-7f3a"
@@ -64,17 +65,6 @@ CONTACT = replace(
     operation="update_contact",
     params={"InstanceId": "i-1", "ContactId": "c/1", "Name": PLANTED},
 )
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 @asynccontextmanager

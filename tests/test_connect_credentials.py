@@ -10,7 +10,6 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.loaders import Loader, create_loader
 
 from bulk_updater.config import ConnectionConfig
 from bulk_updater.connect import CredentialsEnd, open_connect, read_credentials_end
@@ -39,17 +38,6 @@ REQUEST = Request(
     params={"InstanceId": "i-1", "InitialContactId": "c-1", "Attributes": {"name": "x"}},
     payload_bytes=5,
 )
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 # ----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from botocore.loaders import Loader, create_loader
 
 from bulk_updater.config import ConnectionConfig, is_plain_http
 from bulk_updater.connect import open_connect, read_quotas
@@ -22,17 +21,6 @@ if TYPE_CHECKING:
 CONFIG = ConnectionConfig(region="eu-west-2", access_key=("key", "secret"))
 OPERATIONS = tuple(iter_operations())
 REFUSED = "plain http beyond this machine"
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import pytest
-from botocore.loaders import Loader, create_loader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,17 +32,6 @@ ATTRIBUTES, CONTACT = OPERATIONS = tuple(iter_operations())
 CONFIG = ConnectionConfig(region="eu-west-2", access_key=("AKIDEXAMPLE", SECRET))
 SANDBOXED = replace(CONFIG, access_key=("sandbox", "sandbox"))
 DENIED = "the role lacks servicequotas:GetServiceQuota"
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 async def for_plan(config: ConnectionConfig, **options: Any) -> AppliedQuotas:

@@ -173,7 +173,7 @@ async def test_a_throttled_run_halves_its_rate_and_comes_back():
 
 
 def test_what_is_said_of_ends_is_what_the_tests_hold():
-    """Stopping, faults, credentials, disks and privacy: each sentence and the test that holds it."""
+    """Stopping, faults, credentials, disks, privacy: each sentence and the test that holds it."""
     held = {
         "before the first request, and the second time, it ends at once": "pipeline/test_stopping",
         "says how many requests may have been sent already": "pipeline/test_run",

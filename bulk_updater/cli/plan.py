@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import logging
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -21,10 +22,12 @@ from bulk_updater.pipeline import plan as make_plan
 
 __all__ = ["plan"]
 
+log = logging.getLogger(__name__)
+
 _EPILOG = """\b
 Examples:
   bulk-updater plan mapping.yaml export.csv
-  bulk-updater plan mapping.yaml export.parquet --rate 50       asks nobody
+  bulk-updater plan mapping.yaml export.parquet --rate 50       reads no quota
   bulk-updater plan mapping.yaml export.csv --json | jq .operations[0].invalid
 
 Exit codes: 0 every row can be sent or is skipped; 1 some rows are INVALID; 2 usage.
@@ -45,10 +48,17 @@ def plan(**flags: Any) -> int:
     quota, as a run does.
     """
     set_up_logging(color=flags["color"], debug=flags["debug"])
-    made = make_plan(make_run_config(flags))
+    said: list[str] = []
+
+    def warn(warning: str) -> None:
+        log.warning("%s", warning)
+        said.append(warning)
+
+    made = make_plan(make_run_config(flags), warn=warn)
     with reader_may_leave():
         if flags["json"]:
             print_json(asdict(made))
         else:
-            print_plan(made)
+            unsaid = tuple(warning for warning in made.warnings if warning not in said)
+            print_plan(replace(made, warnings=unsaid))
     return EXIT_BAD_ROWS if any(part.n_invalid for part in made.operations) else 0

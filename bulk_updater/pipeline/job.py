@@ -10,7 +10,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bulk_updater.errors import SourceError
 from bulk_updater.mapping import compile_mapping, load_spec
 from bulk_updater.readers import open_source
 
@@ -149,23 +148,16 @@ def survey(opened: OpenedJob, *, stop: threading.Event | None = None) -> Job:
 
     Args:
         opened: The mapping and its sources.
-        stop: When another thread sets it, no further pass over a source is begun.
+        stop: When another thread sets it, no further block of a source is read.
 
     Raises:
         SourceError: If a source cannot be read to its end, or `stop` was set.
     """
-
-    def expect_wanted(source: Source) -> None:
-        if stop is not None and stop.is_set():
-            raise SourceError("reading it was given up.", source=source.name)
-
     sources: list[SurveyedSource] = []
     next_row = 1
     for source, _ in opened.sources:
-        expect_wanted(source)
-        digest = source.fingerprint()
-        expect_wanted(source)
-        part = SurveyedSource(source, digest, next_row, source.count_rows())
+        digest = source.fingerprint(stop=stop)
+        part = SurveyedSource(source, digest, next_row, source.count_rows(stop=stop))
         next_row += part.n_rows
         sources.append(part)
     n_rows = next_row - 1

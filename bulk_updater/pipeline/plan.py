@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bulk_updater.connect import read_credentials_end, read_quotas
+from bulk_updater.connect import CredentialsEnd, read_credentials_end, read_quotas
 from bulk_updater.model import QuotaOrigin, Result
 from bulk_updater.pacing import ceiling_per_s, initial_rate_per_s
 from bulk_updater.pipeline.estimate import AtQuota, at_other_quotas, describe_pace
@@ -25,10 +25,9 @@ from bulk_updater.pipeline.lasting import describe_credentials_end
 from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bulk_updater.config import PacingConfig, RunConfig
-    from bulk_updater.connect import CredentialsEnd
     from bulk_updater.mapping import MappedFrame, MappedOperation
     from bulk_updater.operations import Operation
 
@@ -122,16 +121,21 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def plan(config: RunConfig) -> Plan:
+def plan(config: RunConfig, *, warn: Callable[[str], None] | None = None) -> Plan:
     """Read and map everything, and send nothing. Blocks.
 
     Args:
         config: The run that it would be; its run directory is not touched.
+        warn: Told each of the mapping's warnings before a row is looked at, for what one of them
+            warns of may hold the plan up for ever. They are in the plan, too.
 
     Raises:
         UsageError: If the mapping or a source is not usable.
     """
     job = open_job(config)
+    if warn is not None:
+        for warning in job.spec.warnings:
+            warn(warning)
     asked = _ask_meanwhile(config, job.operations)
     n_rows = dict.fromkeys((source.name for source, _ in job.sources), 0)
     counters = [_Counter(operation) for operation in job.operations]

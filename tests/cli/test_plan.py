@@ -274,7 +274,7 @@ def test_no_cell_but_the_first_request_s_is_printed(call):
 
 
 def test_what_is_unusual_is_a_warning(call, tmp_path):
-    """A member that the service model does not know all of warns, and the plan goes on."""
+    """A member that the service model does not know all of warns once, and the plan goes on."""
     text = f"""
 update_contact:
   InstanceId: {INSTANCE}
@@ -285,8 +285,41 @@ update_contact:
     (tmp_path / "mapping.yaml").write_text(text)
     ran = call("plan mapping.yaml export.csv")
     assert ran.code == 0
-    assert ran.out.splitlines()[1].startswith("warning: ")
-    assert "FUTURE" in ran.out.splitlines()[1]
+    assert ran.err.count(" WARNING ") == ran.err.count("FUTURE") == len(ran.err.splitlines()) == 1
+    assert "warning" not in ran.out
+    as_json = call("plan mapping.yaml export.csv --json")
+    assert as_json.err.count("FUTURE") == 1
+    (warning,) = json.loads(as_json.out)["warnings"]
+    assert warning in ran.err
+    assert warning in as_json.err
+
+
+@pytest.mark.parametrize("flags", ["", "--json"])
+def test_a_warning_comes_before_the_rows(call, tmp_path, monkeypatch, flags):
+    """Where mapping never ends, what was said of the expression is on standard error already."""
+    text = MAPPING.replace("{column: Status, not: open}", '{column: Status, matches: "(o+)+$"}')
+    (tmp_path / "mapping.yaml").write_text(text)
+    mapped = []
+
+    def hang(job):
+        mapped.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bulk_updater.pipeline.job.OpenedJob.mapped_frames", hang)
+    ran = call(f"plan mapping.yaml export.csv {flags}")
+    assert ran.code == 130
+    assert len(mapped) == 1
+    assert ran.out == ""
+    assert ran.err.count("regular expression repeats") == ran.err.count(" WARNING ") == 1
+
+
+def test_a_warning_of_the_credentials_stays_with_the_time(call, monkeypatch):
+    """What is known only when the rows are counted stands in the plan itself, as before."""
+    module = importlib.import_module("bulk_updater.pipeline.plan")
+    monkeypatch.setattr(module, "describe_credentials_end", lambda *_, **__: "They end.")
+    ran = call("plan mapping.yaml export.csv")
+    assert ran.out.splitlines()[1] == "warning: They end."
+    assert ran.err == ""
 
 
 def test_a_plan_leaves_nothing_behind(call, tmp_path):

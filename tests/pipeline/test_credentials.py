@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.loaders import Loader, create_loader
 
 from bulk_updater.config import ConnectionConfig, PacingConfig, RetryConfig, RunConfig
 from bulk_updater.errors import RunStopped
@@ -21,17 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 N_ROWS = 200
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 @pytest.fixture

@@ -107,29 +107,41 @@ async def test_a_source_that_is_being_read_is_not_waited_for(folder, hold, metho
     assert not (folder / "runs").exists()
 
 
-async def test_no_further_pass_is_begun_for_a_run_that_was_told_to_stop(folder, monkeypatch):
-    """Of two sources, only what is being read when it is told is read to its end."""
+@pytest.mark.parametrize("stopped_in", ["fingerprint", "count_rows"])
+async def test_no_further_block_is_read_for_a_run_that_was_told_to_stop(
+    folder, monkeypatch, stopped_in
+):
+    """Of two sources, one is given up in the middle of a pass, and the other is not begun."""
     sources = [write_export(folder, people(3), name) for name in ("a.csv", "b.csv")]
     stop = threading.Event()
     passes = []
-    fingerprint, count_rows = DelimitedSource.fingerprint, DelimitedSource.count_rows
 
-    def note_fingerprint(source):
-        passes.append(f"fingerprint {source.path.name}")
-        return fingerprint(source)
+    def note(name):
+        original = getattr(DelimitedSource, name)
 
-    def note_count(source):
-        passes.append(f"count {source.path.name}")
-        stop.set()
-        return count_rows(source)
+        def noted(source, **settings):
+            passes.append(f"{name} {source.path.name}")
+            assert settings == {"stop": stop}
+            if name == stopped_in:
+                stop.set()
+            try:
+                return original(source, **settings)
+            finally:
+                passes.append("left")
 
-    monkeypatch.setattr(DelimitedSource, "fingerprint", note_fingerprint)
-    monkeypatch.setattr(DelimitedSource, "count_rows", note_count)
+        monkeypatch.setattr(DelimitedSource, name, noted)
+
+    note("fingerprint")
+    note("count_rows")
     async with Sandbox(fast()) as sandbox:
         opened = await asyncio.to_thread(open_job, config_for(sandbox, folder, *sources))
-        with pytest.raises(SourceError, match=r"b\.csv: reading it was given up"):
+        with pytest.raises(SourceError, match=r"a\.csv: reading it was given up"):
             await asyncio.to_thread(lambda: survey(opened, stop=stop))
-    assert passes == ["fingerprint a.csv", "count a.csv"]
+    begun = {
+        "fingerprint": ["fingerprint a.csv", "left"],
+        "count_rows": ["fingerprint a.csv", "left", "count_rows a.csv", "left"],
+    }
+    assert passes == begun[stopped_in]
 
 
 async def test_a_ledger_that_is_being_read_back_stays_as_it_is(folder, hold):

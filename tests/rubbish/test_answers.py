@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.loaders import Loader, create_loader
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,17 +50,6 @@ REQUEST = Request(
     params={"InstanceId": "i-1", "InitialContactId": "c-1", "Attributes": {"name": PLANTED}},
     payload_bytes=21,
 )
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 @asynccontextmanager

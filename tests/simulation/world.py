@@ -50,7 +50,7 @@ from .weather import Weather
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulk_updater.model import Request
+    from bulk_updater.model import Request, RunSummary
 
     from .scenario import Ending, Scenario
 
@@ -344,17 +344,41 @@ class World:
         self.history.failed_rows = _failed_rows(failed) if failed.exists() else set()
 
     async def _execute(self, number: int, ending: Ending | None) -> Execution:
-        loop = self._loop
+        """Run the command once, to its end or to what ends it."""
         config = self._config
         if number == 0:
             config = replace(config, limit=self.scenario.first_limit)
         else:
             config = replace(config, max_in_flight=self.scenario.resumed_in_flight)
-        execution = Execution(number, loop.time(), ending, config.max_in_flight)
-        self.history.executions.append(execution)
+        execution = self._begin(Execution(number, self._loop.time(), ending, config.max_in_flight))
+        others = asyncio.all_tasks()
+        self._task = asyncio.create_task(
+            run_pipeline(
+                config,
+                progress=execution.progress,
+                stop=self._stop,
+                now=lambda: EPOCH_S + self._loop.time(),
+            )
+        )
+        beside = [
+            asyncio.create_task(self._end_at_its_time(ending)),
+            asyncio.create_task(self._rival(self.scenario.rival and number == 0)),
+        ]
+        await self._outlive(self._task, execution)
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
+        execution.ended_s = self._loop.time()
+        execution.left_over = self._left_over(others, execution)
+        self._end(execution)
+        return execution
+
+    def _begin(self, execution: Execution) -> Execution:
+        history, ending = self.history, execution.ending
+        history.executions.append(execution)
         execution.durable_before = frozenset(self._standing_on_disk())
-        self.history.durable_at = {
-            key: self.history.durable_at.get(key, loop.time()) for key in execution.durable_before
+        history.durable_at = {
+            key: history.durable_at.get(key, execution.begun_s) for key in execution.durable_before
         }
         self._ledger_lines = 0
         self._execution = execution
@@ -364,20 +388,12 @@ class World:
         self._disk.fail_next = {}
         if ending is not None and ending.kind == "disk":
             self._disk.fail_next[ending.point] = int(ending.nth)
-        progress = execution.progress
-        others = asyncio.all_tasks()
-        self._task = asyncio.create_task(
-            run_pipeline(
-                config,
-                progress=progress,
-                stop=self._stop,
-                now=lambda: EPOCH_S + loop.time(),
-            )
-        )
-        clock = asyncio.create_task(self._end_at_its_time(ending))
-        rival = asyncio.create_task(self._rival(self.scenario.rival and number == 0))
+        return execution
+
+    async def _outlive(self, task: asyncio.Task[RunSummary], execution: Execution) -> None:
+        """Wait for the run, and note how it ended."""
         try:
-            execution.summary = await self._task
+            execution.summary = await task
         except RunStopped as stopped:
             execution.summary = stopped.summary
             execution.error = stopped.message
@@ -387,22 +403,17 @@ class World:
             if asyncio.current_task().cancelling():
                 raise  # it is the scenario itself that is cleared away
             execution.error = "cancelled"
-        for task in (clock, rival):
-            task.cancel()
-        await asyncio.wait([clock, rival])
-        if self._image is not None:
-            execution.summary = None
-        execution.ended_s = loop.time()
-        execution.left_over = self._left_over(others, execution)
+
+    def _end(self, execution: Execution) -> None:
         if self._disk.failed:
-            self.history.hit[f"disk: {ending.point}"] += 1
+            self.history.hit[f"disk: {execution.ending.point}"] += 1
             self._disk.failed = 0
         self._execution = None
         if self._image is not None:
+            execution.summary = None  # nobody heard it
             self._disk.restore(self._image)
             self._image = None
             self._network.refuses = self._weather.is_unreachable
-        return execution
 
     def _left_over(self, others: set[Any], execution: Execution) -> list[str]:
         """What an execution did not give back."""
