@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.loaders import Loader, create_loader
 
 from bulk_updater.config import ConnectionConfig, PacingConfig, RetryConfig
 from bulk_updater.connect import CODES, EXCEPTIONS, Receipt, open_connect
@@ -26,6 +25,7 @@ from bulk_updater.retry import (
     TREATMENTS,
     Sent,
     may_concern_one_row,
+    may_have_been_applied,
     send_until_settled,
     verdict,
 )
@@ -46,17 +46,6 @@ REQUEST = Request(
     params={"InstanceId": "i-1", "InitialContactId": "c-1", "Attributes": {"name": PLANTED}},
     payload_bytes=21,
 )
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 def pacer_of(rate: float | None = None) -> Pacer:
@@ -227,6 +216,13 @@ def test_may_concern_one_row(code: str):
     """A denial may be about one contact, for policies can be conditioned; nothing else may."""
     error = access(code)
     assert may_concern_one_row(error) is (code in {"AccessDenied", "AccessDeniedException", "403"})
+
+
+@pytest.mark.parametrize("code", [row[1] for row in VERDICTS if row[0] is transient])
+def test_may_have_been_applied(code: str):
+    """Only what never reached the service was surely not applied; any other answer may be lost."""
+    never_arrived = {"EndpointConnectionError", "ConnectTimeoutError", "CredentialsUnavailable"}
+    assert may_have_been_applied(transient(code)) is (code not in never_arrived)
 
 
 # ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -142,12 +141,14 @@ def _create_beside(path: Path, name: str) -> tuple[Path, int]:
 
     A ledger can be torn twice at one offset; the bytes of the first time are kept all the same.
     """
-    for number in itertools.count(1):
-        candidate = path.with_name(name if number == 1 else f"{name}.{number}")
-        with contextlib.suppress(FileExistsError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    candidate, number = path.with_name(name), 1
+    while True:
+        try:
             return candidate, os.open(candidate, flags, PRIVATE_MODE)
-    raise AssertionError  # itertools.count does not end
+        except FileExistsError:
+            number += 1
+            candidate = path.with_name(f"{name}.{number}")
 
 
 def cut(path: Path, offset: int, sync: Callable[[int], None]) -> None:

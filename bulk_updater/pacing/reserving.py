@@ -135,8 +135,7 @@ class ReservingController(SeekingController):
         too_early = self._level.tokens(mark, self._quota.per_s) > 2.0 + self._scatter()
         measured, took_s = self._level.measure(mark), mark.at_s - self._since.at_s
         super()._end_probe(mark)
-        if too_early and took_s > 0:
+        if too_early and took_s > 0 and measured is not None:
             estimate_per_s = (mark.n_taken - self._since.n_taken) / (took_s + Level.BURST_S)
-            if measured is not None:
-                estimate_per_s = max(estimate_per_s, measured[0])  # it was let have that much
+            estimate_per_s = max(estimate_per_s, measured[0])  # it was let have that much
             self._quota.suppose(min(self._quota.per_s, estimate_per_s), self._quota.known_s)

@@ -300,6 +300,8 @@ class _Execution:
             async with aclosing(_one_ahead(self._job.opened.mapped_frames())) as frames:
                 async for frame in frames:
                     n_rows += len(frame.frame.rows) + len(frame.frame.unreadable)
+                    if n_rows > self._job.n_rows:
+                        break  # nothing is sent that was not there when it was counted
                     await self._feed_frame(frame, sender)
                     if sender.is_halted:
                         return
@@ -307,11 +309,13 @@ class _Execution:
             # Rows before it were sent, so it is no usage error any more.
             sender.halt(RunStopped(error.message))
             return
-        if n_rows != self._job.n_rows:
+        n_counted = self._job.n_rows
+        if n_rows != n_counted:
+            now = f"{n_rows:,}" if n_rows < n_counted else "more"
             sender.halt(
                 RunStopped(
-                    f"the source changed while it was read: {self._job.n_rows:,} rows at first, "
-                    f"{n_rows:,} now. Run it again as it is now."
+                    f"the source changed while it was read: {n_counted:,} rows at first, {now} "
+                    "now. Run it again as it is now."
                 )
             )
 

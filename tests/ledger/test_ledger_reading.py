@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_cases import ATTRIBUTES, CONTACT, RUN_ID, line, result, rows_in
 
-from bulk_updater.errors import LedgerCorrupt
-from bulk_updater.ledger import read_results, standing_results
+from bulk_updater.errors import LedgerCorrupt, LedgerError
+from bulk_updater.ledger import read_results, records, recover, recovery, standing_results
 from bulk_updater.ledger.records import encode
 from bulk_updater.model import Outcome, Result
 
@@ -42,6 +45,48 @@ def test_a_reader_takes_what_is_appended_while_it_reads(tmp_path):
     with path.open("ab") as file:
         file.write(line(2))
     assert [record["row"] for record in records] == [2]
+
+
+class _BadSector(FileIO):
+    """A file of which only the beginning can be read."""
+
+    readable_bytes = 0
+
+    def read(self, size=-1):
+        if self.tell() >= self.readable_bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """A ledger of three results, on a disk that gives only the first two."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(line(1) + line(2) + line(3))
+    monkeypatch.setattr(records, "_BLOCK_BYTES", len(line(1)))
+    monkeypatch.setattr(_BadSector, "readable_bytes", len(line(1) + line(2)))
+    for module in (records, recovery):
+        monkeypatch.setattr(module, "open_to_read", _BadSector)
+    return path
+
+
+def test_a_disk_that_fails_while_it_is_read_is_told_after_what_was_read(failing):
+    """A reader gets every result before the bad sector, then an error that names the ledger."""
+    reading, rows = read_results(failing), []
+    with pytest.raises(LedgerError, match=r"cannot be read: .*\(EIO\).*the disk") as caught:
+        rows.extend(record["row"] for record in reading)
+    assert (rows, caught.value.path) == ([1, 2], failing)
+    with pytest.raises(LedgerError, match="EIO"):
+        next(standing_results(failing))  # which result stands, nobody knows
+
+
+def test_a_disk_that_fails_while_it_is_read_is_no_torn_tail(failing):
+    """Recovery cuts nothing that it could not read: the ledger stays, and no copy is made."""
+    whole = failing.read_bytes()
+    with pytest.raises(LedgerError, match=r"\(EIO\)"):
+        recover(failing)
+    assert failing.read_bytes() == whole
+    assert [entry.name for entry in failing.parent.iterdir()] == [failing.name]
 
 
 def test_standing_results_are_told_before_any_is_yielded_whether_the_ledger_is_damaged(tmp_path):

@@ -297,3 +297,35 @@ def test_only_the_holder_of_the_lock_writes_run_json(tmp_path):
         with pytest.raises(RuntimeError, match="lock"):
             without_lock.write_run_json({})
     assert not (tmp_path / "run.json").exists()
+
+
+def test_doubts_add_up_and_leave_the_rest_of_run_json_alone(tmp_path):
+    """Requests that may have been sent are counted on from what was noted; 0 writes nothing."""
+    with RunDir.open(tmp_path) as run_dir:
+        run_dir.write_run_json({"run_id": "run-1", "summary": {"rows_read": 5}})
+        written = run_dir.run_json_path.stat().st_ino
+        run_dir.add_doubt(0)
+        assert run_dir.run_json_path.stat().st_ino == written  # replaced, it would be another file
+        for n_requests, expected in ((3, 3), (4, 7)):
+            run_dir.add_doubt(n_requests)
+            assert run_dir.read_run_json() == {
+                "run_id": "run-1",
+                "summary": {"rows_read": 5},
+                "in_doubt": expected,
+            }
+
+
+def test_doubts_about_a_run_that_nobody_noted_make_no_run_json(tmp_path):
+    """A ledger without its run.json stays without: half a one would pass for the run's."""
+    with RunDir.open(tmp_path) as run_dir:
+        run_dir.add_doubt(3)
+        assert run_dir.read_run_json() is None
+
+
+def test_only_the_holder_of_the_lock_adds_doubts(tmp_path):
+    """A reader beside a run is refused, and run.json stays as it was."""
+    with RunDir.open(tmp_path) as run_dir:
+        run_dir.write_run_json({"run_id": "run-1"})
+    with pytest.raises(RuntimeError, match="lock"):
+        RunDir(tmp_path).add_doubt(1)
+    assert RunDir(tmp_path).read_run_json() == {"run_id": "run-1"}

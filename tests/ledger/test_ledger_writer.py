@@ -388,6 +388,25 @@ async def test_a_run_that_is_cancelled_while_it_opens_leaves_no_file_open(path):
     gc.collect()  # an open file would be a ResourceWarning, and that an error
 
 
+async def test_a_run_that_is_cancelled_while_its_ledger_is_refused_is_cancelled(path):
+    """The cancellation counts, not what recovery found; what it had opened is closed again."""
+    path.write_bytes(line(1))
+    sync = HeldSync(at_0=OSError(errno.EIO, os.strerror(errno.EIO)))
+
+    async def run() -> None:
+        async with Ledger.open(path, RUN_ID, sync=sync):
+            pytest.fail("a cancelled run went on")
+
+    running = asyncio.create_task(run())
+    await sync.until_begun()
+    running.cancel()
+    sync.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    gc.collect()  # an open file would be a ResourceWarning, and that an error
+    assert (sync.n_syncs, path.read_bytes()) == (1, line(1))
+
+
 async def test_a_closed_ledger_takes_nothing(path):
     """Closing waits for what is queued, can be repeated, and later appends are refused."""
     sync = HeldSync()

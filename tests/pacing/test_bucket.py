@@ -147,6 +147,22 @@ async def test_cancelled_when_served():
     assert loop_time() == pytest.approx(0.1, abs=1e-3)
 
 
+async def test_cancelled_when_served_with_nobody_behind():
+    """The token of the only one who waited stays in the bucket, for whoever asks next."""
+    now = [0.0]
+    bucket = TokenBucket(Tokens(10.0, 1.0, 0.0), clock=lambda: now[0])
+    await bucket.acquire()
+    waiting = asyncio.create_task(bucket.acquire())
+    await settle()
+    now[0] = 0.1
+    bucket._grant()
+    waiting.cancel()
+    await settle()
+    assert (waiting.cancelled(), bucket.n_waiting) == (True, 0)
+    await asyncio.wait_for(bucket.acquire(), 10.0)  # the time stands still: no other token comes
+    assert not bucket.tokens.take(now[0])
+
+
 async def test_cancelled_just_before_its_turn():
     """Who has been cancelled is passed over, even if he does not know yet."""
     now = [0.0]

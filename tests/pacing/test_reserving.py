@@ -58,6 +58,16 @@ def test_what_was_found():
     assert found.burst == pytest.approx(30.0, rel=0.2)
 
 
+def test_a_burst_that_was_never_used_up_is_not_found():
+    """A quota below what somebody said is measured between two refusals; its burst is not."""
+    hand = Hand(ReservingController(10.0, 0.0, share=1.0, is_sure=True))
+    hand.run(Service(4.0).takes, 60)
+    found = hand.controller.found()
+    assert found is not None
+    assert found.rate_per_s == pytest.approx(4.0, rel=0.01)
+    assert found.burst is None
+
+
 def test_what_somebody_said_was_not_found():
     """A run that began with a quota that AWS told has found nothing while nothing is refused."""
     hand = Hand(ReservingController(10.0, 0.0, share=0.8, is_sure=True))

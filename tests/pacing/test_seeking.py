@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from itertools import pairwise
@@ -11,7 +12,7 @@ from hypothesis import Phase as HypothesisPhase
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulk_updater.pacing import SeekingController
+from bulk_updater.pacing import SeekingController, Start
 from bulk_updater.pacing.seeking import Phase
 from tests.pacing.by_hand import EVENTS, Hand, Service, play
 
@@ -115,6 +116,49 @@ def test_a_stray_refusal_is_doubted(quota_per_s: float):
     assert hand.controller.rate_per_s(hand.now_s) == pytest.approx(before, rel=0.01)
     hand.run(service.takes, 300)
     assert hand.accepted_per_s(300) >= 0.98 * quota_per_s
+
+
+def test_refusals_that_leave_as_much_as_is_sent_are_no_fall():
+    """Five of them, one in forty: the fifth costs what the fourth did, and measures nothing."""
+    hand, service = holding()
+    n_sent, refused_at = itertools.count(1), []
+
+    def refuses_each_fortieth(now_s: float) -> bool:
+        if next(n_sent) % 40:
+            return service.takes(now_s)
+        refused_at.append(len(hand.rates_per_s))
+        return False
+
+    while len(refused_at) < 5:
+        hand.run(refuses_each_fortieth, 0.1)
+    assert hand.controller._doubt.amount == 0.0  # resolved by the fifth
+    rates_per_s = [hand.rates_per_s[at - 1 : at + 1] for at in refused_at]
+    lost = [round(1 - after / before, 3) for before, after in rates_per_s]
+    assert lost == [0.001, 0.015, 0.025, 0.025, 0.025]
+    hand.run(service.takes, 300)
+    assert hand.accepted_per_s(200) >= 0.97 * 10
+
+
+def test_an_answer_as_old_as_the_last_refusal_measures_nothing():
+    """Between two requests of one moment nothing dripped in, however late the second's answer."""
+    controller = SeekingController(10.0, 0.0)
+    old, last = Start(0.0, 0), Start(0.0, 1)
+    controller.started(old)
+    controller.started(last)
+    controller.throttled(old, 0.0)
+    assert controller._phase is Phase.HOLD
+    held_per_s, now_s, number = controller.rate_per_s(0.0), 0.0, 2
+    while controller._phase is Phase.HOLD:
+        now_s += 1.0 / held_per_s
+        start = Start(now_s, number)
+        controller.started(start)
+        controller.accepted(start, now_s)
+        number += 1
+    assert controller._phase is Phase.PROBE
+    controller.throttled(last, now_s)
+    assert controller._phase is Phase.HOLD
+    assert controller.rate_per_s(now_s) == pytest.approx(held_per_s)
+    assert controller.found() is None
 
 
 def test_quiet_while_it_holds():

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from botocore.loaders import Loader, create_loader
 
 from bulk_updater.config import MaxFailures, PacingConfig, RetryConfig
 from bulk_updater.connect import CODES
@@ -18,7 +17,6 @@ from bulk_updater.connect.advice import ADVICE
 from bulk_updater.errors import AccessError, RequestRejected, RunStopped, Throttled
 from bulk_updater.model import Outcome, Verdict
 from bulk_updater.pipeline import run
-from bulk_updater.pipeline.breaker import Breaker
 from bulk_updater.pipeline.drought import DROUGHT_S, Drought
 from bulk_updater.retry import TREATMENTS, verdict
 from bulk_updater.sandbox import Sandbox
@@ -29,17 +27,6 @@ from .fakes import FakeConnect, FakeLedger, attributes_request, make_sender
 from .helpers import INSTANCE, config_for, fast, ledger_of, people, read_table, write_export
 
 pytestmark = pytest.mark.looptime
-
-
-@pytest.fixture(scope="module")
-def loader() -> Loader:
-    return create_loader()
-
-
-@pytest.fixture(autouse=True)
-def _model_is_read_once(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> None:
-    """botocore's data is the same for all; reading it takes most of the time of a test."""
-    monkeypatch.setattr("botocore.session.create_loader", lambda *_: loader)
 
 
 RESOURCE = f"arn:aws:connect:eu-west-1:*:instance/{INSTANCE}/contact/*"
@@ -411,18 +398,6 @@ async def test_the_share_is_taken_of_requests_that_were_sent(folder):
     )
     assert error.summary.outcomes["FAILED"] == 11
     assert error.summary.outcomes["UPDATED"] == 44
-
-
-def test_the_breaker_counts_each_operation_by_itself():
-    """Another operation's successes end no series, and its failures lengthen none."""
-    breaker = Breaker(MaxFailures(in_a_row=3, share=None))
-    for _ in range(2):
-        assert breaker.failed("update_contact", "404") is None
-        breaker.updated("update_contact_attributes")
-        assert breaker.failed("update_contact_attributes", "404") is None
-    assert breaker.failed("update_contact", "400") is None  # another code begins another series
-    assert breaker.failed("update_contact", "400") is None
-    assert breaker.failed("update_contact", "400") == "on 3 requests in a row"
 
 
 # ----------------------------------------------------------------------------------------------

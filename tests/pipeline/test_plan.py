@@ -18,9 +18,11 @@ from bulk_updater.errors import SourceError
 from bulk_updater.learnt import Learnt, LearntQuotas
 from bulk_updater.model import QuotaOrigin
 from bulk_updater.pipeline import plan
+from bulk_updater.pipeline.job import OpenedJob
+from bulk_updater.readers.delimited import DelimitedSource
 from bulk_updater.sandbox import Sandbox, SandboxConfig
 
-from .helpers import config_for, fast, people, write_export
+from .helpers import INSTANCE, config_for, fast, people, write_export
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,6 +138,66 @@ def test_a_plan_without_credentials_is_made_all_the_same(folder):
     assert made.account_id is None
     assert made.operations[0].unread == "there are no AWS credentials"
     assert made.takes_s == 10.0
+
+
+def test_invalid_rows_are_grouped_by_what_is_wrong_and_where(folder, monkeypatch):
+    """Each group has all its rows, over frames and sources, the first five by number, no cell."""
+    monkeypatch.setitem(DelimitedSource.__init__.__kwdefaults__, "max_frame_rows", 16)
+    sources = []
+    for name, first in (("a.csv", 1), ("b.csv", 101)):
+        rows = people(100, first)
+        for row in rows[10:90:2]:
+            row[0] = ""
+        for row in rows[91:94]:
+            row[0] = "Planted-Cell" * 30
+        rows[95:97] = [["Planted-Cell"]] * 2
+        rows[98][1] = "open"
+        sources.append(write_export(folder, rows, name))
+    made = plan(replace(config_of(folder), sources=tuple(sources), pacing=PacingConfig(rate=1)))
+    (operation,) = made.operations
+    assert (made.n_rows, [n for _, n in made.sources]) == (200, [100, 100])
+    empty, too_long, torn = operation.invalid  # the largest first
+    assert (empty.rule, empty.member, empty.columns) == (
+        "empty_id",
+        "InitialContactId",
+        ("Contact",),
+    )
+    assert (empty.n_rows, empty.first_rows) == (80, [11, 13, 15, 17, 19])
+    assert (too_long.rule, too_long.n_rows, too_long.first_rows) == (
+        "too_long", 6, [92, 93, 94, 192, 193],
+    )  # fmt: skip
+    assert (torn.member, torn.n_rows, torn.first_rows) == (None, 4, [96, 97, 196, 197])
+    for group in operation.invalid:
+        assert group.example.startswith(f"row {group.first_rows[0]}")
+        assert "Planted" not in group.example
+    assert (operation.n_invalid, sum(operation.skipped.values())) == (90, 2)
+    assert operation.n_requests == made.takes_s == 200 - 90 - 2
+    assert operation.example["InitialContactId"] == "contact-1"
+
+
+def test_warnings_are_told_before_a_row_is_looked_at(folder, monkeypatch):
+    """What a mapping is warned of may hold the plan up, so it is said first, and in the plan."""
+    write_export(folder, people(3))
+    mapping = folder / "nothing.yaml"
+    mapping.write_text(f'update_contact:\n  InstanceId: {INSTANCE}\n  ContactId: "{{Contact}}"\n')
+    told, mapped_frames = [], OpenedJob.mapped_frames
+
+    def note(job):
+        told.append("a row is looked at")
+        return mapped_frames(job)
+
+    monkeypatch.setattr(OpenedJob, "mapped_frames", note)
+    made = plan(replace(config_of(folder), mapping=mapping), warn=told.append)
+    assert told == [*made.warnings, "a row is looked at"]
+    assert len(made.warnings) == 1
+
+
+def test_a_plan_of_nothing_to_send_has_no_example_and_takes_no_time(folder):
+    """Every row INVALID: no request to show, no payload, no seconds."""
+    write_export(folder, [["", *row[1:]] for row in people(3)])
+    (operation,) = plan(config_of(folder)).operations
+    assert (operation.n_requests, operation.n_invalid, operation.takes_s) == (0, 3, 0.0)
+    assert (operation.example, operation.max_payload_bytes) == (None, 0)
 
 
 def test_a_source_that_cannot_be_read_does_not_wait_for_the_quota(folder, monkeypatch):

@@ -294,6 +294,16 @@ async def test_a_denied_contact_with_many_rows_does_not_hang_the_run():
     assert ledger.results == []
 
 
+async def test_the_first_denial_can_be_enough_and_what_is_in_flight_is_settled():
+    """With a limit of one the run stops at the first denial; who was not denied has a result."""
+    connect, ledger = FakeConnect(), FakeLedger(latency_s=1.0)
+    connect.script = lambda request: denied() if request.row == 1 else None
+    sender = make_sender(connect, ledger, max_failures=MaxFailures(in_a_row=1, share=None))
+    with pytest.raises(RunStopped, match="AccessDeniedException on the first request: "):
+        await send_all(sender, [attributes_request(row, f"c{row}") for row in range(1, 4)])
+    assert sorted(ledger.by_row()) == [2, 3]
+
+
 async def test_a_denial_beside_successes_fails_its_own_row():
     """A conditioned policy may deny single contacts: those are FAILED, the others go on."""
     connect, ledger = FakeConnect(), FakeLedger()
