@@ -116,6 +116,7 @@ class Sender:
         self.halted_by: BaseException | None = None
         self.is_halted = False
         self._retry: RetryConfig = config.retry
+        self._max_in_flight = config.max_in_flight
         self._max_waiting = config.max_waiting
         self._send_once = send
         self._pacer = pacer
@@ -273,7 +274,7 @@ class Sender:
             if not may_concern_one_row(sent.error):
                 self._stop_for(sent.error, _on_one_request(sent), batch.request.operation)
                 raise _Halted
-            await self._hear_of_another(sent.error, lane, batch.request.operation)
+            await self._hear_of_another(sent.error, lane, batch.request)
         elif len(batch.rows) > 1 and isinstance(sent.error, RequestRejected):
             # What one row asked for must not fail the others: each for itself, in order.
             for row in batch.rows:
@@ -350,14 +351,18 @@ class Sender:
         finally:
             self._busy.discard(task)
 
-    async def _hear_of_another(self, error: SendError, lane: _Lane, operation: str) -> None:
+    async def _hear_of_another(self, error: SendError, lane: _Lane, request: Request) -> None:
         """Return when another request succeeded, so that a denial concerned only its own row.
 
         A policy with conditions may deny some contacts; a missing permission denies all. Until
         one request of the operation succeeds nobody knows which it is, so denied rows are kept
         unsettled, and their slots go to others. Enough of them, or nothing else left to hear of,
         stop the run.
+
+        One that an earlier attempt may have applied keeps its slot, so that no more requests are
+        ever in doubt than there are slots.
         """
+        operation = request.operation
         hearing = self._hearings[operation]
         if hearing.success.is_set():
             return
@@ -366,8 +371,9 @@ class Sender:
             self._stop_for_denials(error, hearing.n_denied, operation)
             raise _Halted
         hearing.last_denial = error
-        lane.holds_slot = False
-        self._slots.release()
+        if _key(request) not in self._in_doubt:
+            lane.holds_slot = False
+            self._slots.release()
         try:
             self._stop_if_all_are_denied()
             if self.is_halted:
@@ -375,17 +381,23 @@ class Sender:
             await hearing.success.wait()
         finally:
             hearing.n_denied -= 1
-        await self._slots.acquire()
-        lane.holds_slot = True
+        if not lane.holds_slot:
+            await self._slots.acquire()
+            lane.holds_slot = True
 
     def _stop_if_all_are_denied(self) -> None:
         n_denied = sum(hearing.n_denied for hearing in self._hearings.values())
-        if not n_denied or not self._feeder_waits or len(self._lanes) != n_denied:
+        if not n_denied or len(self._lanes) != n_denied:
+            return
+        if not self._feeder_waits and self._has_free_slot():
             return
         for operation, hearing in self._hearings.items():
             if hearing.n_denied and hearing.last_denial is not None:
                 self._stop_for_denials(hearing.last_denial, hearing.n_denied, operation)
                 return
+
+    def _has_free_slot(self) -> bool:
+        return sum(lane.holds_slot for lane in self._lanes.values()) < self._max_in_flight
 
     def _stop_for_denials(self, error: SendError, n_denied: int, operation: str) -> None:
         first = "request" if n_denied == 1 else f"{n_denied:,} requests"

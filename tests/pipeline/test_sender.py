@@ -315,6 +315,41 @@ async def test_a_denial_beside_successes_fails_its_own_row():
     assert len(ledger.results) == 10
 
 
+def lost_then_denied(n_rows: int):
+    """The first answer of these rows is lost, and every further attempt denied."""
+    tried = set()
+
+    def script(request):
+        if request.row > n_rows:
+            return None
+        if request.row in tried:
+            return denied()
+        tried.add(request.row)
+        return TransientError("no answer.", code="ReadTimeoutError")
+
+    return script
+
+
+async def test_a_denied_request_that_may_have_been_applied_keeps_its_slot():
+    """Two of two slots are taken by such: the run stops, and no more than two are in doubt."""
+    connect, ledger = FakeConnect(script=lost_then_denied(2)), FakeLedger()
+    sender = make_sender(connect, ledger, max_in_flight=2)
+    with pytest.raises(RunStopped, match="AccessDeniedException on the first 2 requests: "):
+        await send_all(sender, [attributes_request(row, f"c{row}") for row in range(1, 11)])
+    assert ledger.results == []
+    assert sender.n_in_doubt == 2
+    assert {request.row for request in connect.calls} == {1, 2}
+
+
+async def test_with_a_slot_left_such_requests_wait_for_a_success():
+    """A third slot goes on: its success fails the two rows, and nothing is in doubt any more."""
+    connect, ledger = FakeConnect(script=lost_then_denied(2)), FakeLedger()
+    sender = make_sender(connect, ledger, max_in_flight=3)
+    await send_all(sender, [attributes_request(row, f"c{row}") for row in range(1, 11)])
+    failed = [row for row, result in ledger.by_row().items() if result.outcome is Outcome.FAILED]
+    assert (sorted(failed), len(ledger.results), sender.n_in_doubt) == ([1, 2], 10, 0)
+
+
 async def test_failures_in_a_row_with_one_code_stop_the_run():
     """The breaker: fifty rows in a row FAILED with one code are enough, and they have results."""
     connect, ledger = FakeConnect(), FakeLedger()
