@@ -170,20 +170,25 @@ def bad_rows_are_not_sent(facts: Facts) -> Iterator[str]:
 def failed_for_a_reason(facts: Facts) -> Iterator[str]:
     """FAILED is said after a refusal, or when all attempts that count were used up."""
     scenario = facts.scenario
+    settled_in = _settling_executions(facts)
     for (row, operation), record in facts.standing.items():
         if record["outcome"] != "FAILED":
             continue
         carrier = record.get("merged_into", row)
+        # Of the execution that said so: a torn tail may have taken the carrier's own result, and
+        # left those of the rows that it carried.
         mine = [
             each
             for each in facts.history.attempts
-            if (each.row, each.operation) == (carrier, operation) and each.ended_s is not None
+            if (each.row, each.operation) == (carrier, operation)
+            and each.execution == settled_in.get((row, operation))
+            and each.ended_s is not None
         ]
         if not mine:
             yield f"row {row} is FAILED and was never sent"
             continue
         last = mine[-1]
-        counted = sum(not each.throttled for each in mine if each.execution == last.execution)
+        counted = sum(not each.throttled for each in mine)
         if last.succeeded:
             yield f"row {row} is FAILED after a success"
         elif last.throttled:
