@@ -311,19 +311,19 @@ class Mutation:
 
     Attributes:
         apply: Makes the program faulty while inside.
-        caught_by: The promises of which one has to be broken.
+        breaks: The promises that are broken by it, each by some of the seeds.
         among: What is the same in all scenarios that it is looked for in; the rest is drawn.
     """
 
     apply: Callable[[], AbstractContextManager[Any]]
-    caught_by: frozenset[str]
+    breaks: frozenset[str]
     among: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def _mutation(
-    apply: Callable[[], AbstractContextManager[Any]], *caught_by: str, **among: Any
+    apply: Callable[[], AbstractContextManager[Any]], *breaks: str, **among: Any
 ) -> Mutation:
-    return Mutation(apply, frozenset(caught_by), among)
+    return Mutation(apply, frozenset(breaks), among)
 
 
 _STOPS = (Ending("stop", "before send", 3),)
@@ -335,8 +335,8 @@ MUTATIONS = (
     _mutation(counts_a_throttle_as_an_attempt, "failed_for_a_reason"),
     _mutation(resumes_one_row_too_far, "one_result_each", endings=_TEARS),
     _mutation(forgets_the_first_row, "never_undone"),
-    _mutation(leaves_the_torn_tail, "whole_ledger", "ends", endings=_TEARS),
-    _mutation(lets_the_earlier_row_win, "updated_means_applied", "right_state"),
+    _mutation(leaves_the_torn_tail, "whole_ledger", endings=_TEARS),
+    _mutation(lets_the_earlier_row_win, "updated_means_applied"),
     _mutation(takes_a_lost_answer_for_a_success, "updated_means_applied"),
     _mutation(takes_a_proxy_for_connect, "updated_means_applied", faults={"proxy_page": 0.2}),
     _mutation(tries_refusals_again, "nothing_twice"),
@@ -347,8 +347,8 @@ MUTATIONS = (
     ),
     _mutation(gives_up_after_one_failure, "failed_for_a_reason"),
     _mutation(pays_no_token_for_a_repeat, "within_the_rate", faults={"throttle": 0.3}),
-    _mutation(swallows_a_failure, "one_result_each"),
-    _mutation(lets_rows_overtake, "in_order"),
+    _mutation(swallows_a_failure, "one_result_each", "ends"),
+    _mutation(lets_rows_overtake, "in_order", "right_state"),
     _mutation(keeps_a_slot, "all_given_back"),
     _mutation(opens_one_request_too_many, "durable_before_freed", "all_given_back"),
     _mutation(sends_what_is_too_large, "bad_rows_are_not_sent", "right_outcome"),
