@@ -84,8 +84,10 @@ def during_write(trap: Trap, share: float) -> None:
     class TornFile(writer.FileIO):
         def write(self, block: memoryview) -> int:
             if trap.passed():
-                # At least a byte, and never all of them.
-                super().write(block[: max(1, int(share * (len(block) - 1)))])
+                # At least a byte, never all of them, and never up to a record's end: nothing
+                # would be torn.
+                end = max(1, int(share * (len(block) - 1)))
+                super().write(block[: end - (bytes(block[end - 1 : end]) == b"\n")])
                 die()
             return super().write(block)
 
