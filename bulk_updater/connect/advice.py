@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bulk_updater.connect.judging import details_of
+from bulk_updater.connect.meanings import SIGNATURE_CODES
 from bulk_updater.errors import AccessError
 from bulk_updater.operations import get_operation
 from bulk_updater.words import duration
@@ -82,14 +83,7 @@ _GROUPS: Final[tuple[tuple[tuple[str, ...], str, str], ...]] = (
         f"look at --profile, AWS_PROFILE and AWS_ACCESS_KEY_ID {_AGAIN}",
     ),
     (
-        (
-            "InvalidSignatureException",
-            "SignatureDoesNotMatch",
-            "IncompleteSignature",
-            "IncompleteSignatureException",
-            "RequestExpired",
-            "RequestTimeTooSkewed",
-        ),
+        SIGNATURE_CODES,
         f"{_WRONG_PAIR}, or this machine's clock is wrong",
         f"mend the credentials or set the clock {_AGAIN}",
     ),
@@ -209,10 +203,6 @@ ADVICE: Final[Mapping[str, Advice]] = MappingProxyType(
 )
 """What each code means for a run; what any other says of its row has to do."""
 
-_SIGNATURE_CODES: Final = frozenset(
-    next(codes for codes, _, _ in _GROUPS if "SignatureDoesNotMatch" in codes)
-)
-
 
 def advise(
     error: SendError, where: str, *, operation: str, scene: Scene, asks_too_long: bool = False
@@ -248,7 +238,7 @@ def _label(error: SendError) -> str:
 
 
 def _advice(error: SendError, scene: Scene) -> Advice:
-    if error.code in _SIGNATURE_CODES and scene.clock_ahead_s is not None:
+    if error.code in SIGNATURE_CODES and scene.clock_ahead_s is not None:
         return _of_signature(scene.clock_ahead_s)
     found = ADVICE.get(error.code)
     if found is not None:

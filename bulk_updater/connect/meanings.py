@@ -29,6 +29,7 @@ __all__ = [
     "EXCEPTIONS",
     "FOREIGN",
     "LENDER_FAILS",
+    "SIGNATURE_CODES",
     "STATUSES",
     "UNEXPECTED",
     "UNKNOWN",
@@ -58,6 +59,16 @@ class Meaning(NamedTuple):
 _SLOW_DOWN = "Connect asks to slow down"
 _SERVICE_FAILED = "Connect failed on its side; the same request may succeed later"
 _REFUSED = "Connect refuses what the request says"
+SIGNATURE_CODES: Final = (
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+)
+"""The codes of a signature that is refused: a wrong secret, or a wrong clock."""
+
 _SIGNATURE = (
     "Connect does not accept the signature; check the credentials, the region and this machine's"
     " clock"
@@ -146,18 +157,7 @@ _GROUPS: Final[tuple[tuple[type[SendError], str, tuple[str, ...]], ...]] = (
         "Connect does not know the credentials",
         ("UnrecognizedClientException", "InvalidClientTokenId"),
     ),
-    (
-        AccessError,
-        _SIGNATURE,
-        (
-            "InvalidSignatureException",
-            "SignatureDoesNotMatch",
-            "IncompleteSignature",
-            "IncompleteSignatureException",
-            "RequestExpired",
-            "RequestTimeTooSkewed",
-        ),
-    ),
+    (AccessError, _SIGNATURE, SIGNATURE_CODES),
     (
         AccessError,
         "Connect wants a signed request; leave --no-sign-request out",

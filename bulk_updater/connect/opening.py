@@ -8,6 +8,7 @@ import platform
 import re
 import socket
 import ssl
+from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -351,13 +352,11 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
             and the connection is closed.
     """
     body = bytearray()
-    try:
-        while len(body) <= _MAX_BODY_BYTES and (piece := await response.content.read(_PIECE_BYTES)):
+    with ExitStack() as on_failure:
+        on_failure.callback(response.close)
+        while piece := await response.content.read(_PIECE_BYTES):
             body += piece
-    except BaseException:
-        response.close()
-        raise
-    if len(body) > _MAX_BODY_BYTES:
-        response.close()
-        raise make_error("UnexpectedAnswer", response.status)
+            if len(body) > _MAX_BODY_BYTES:
+                raise make_error("UnexpectedAnswer", response.status)
+        on_failure.pop_all()
     return bytes(body)
