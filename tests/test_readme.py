@@ -172,30 +172,65 @@ async def test_a_throttled_run_halves_its_rate_and_comes_back():
     assert '"giving way"' in PROSE
 
 
-def test_what_is_said_of_ends_is_what_the_tests_hold():
-    """Stopping, faults, credentials, disks, privacy: each sentence and the test that holds it."""
-    held = {
-        "before the first request, and the second time, it ends at once": "pipeline/test_stopping",
-        "says how many requests may have been sent already": "pipeline/test_run",
-        "rows of one contact keep their order": "simulation/test_simulation",
-        "each operation is counted by itself": "pipeline/test_breakers",
-        "A run that stops says why in one sentence": "pipeline/test_breakers",
-        "leaves its rows unsettled, and once it is mended the same command goes on": (
-            "pipeline/test_breakers"
-        ),
-        "such as a role's, are renewed on the way": "pipeline/test_credentials",
-        "`run` and `plan` say both times at the start": "pipeline/test_lasting",
-        "A disk that is full or fails stops the sending at once": "e2e/test_disk_failing",
-        "A ledger that was damaged in its middle is refused": "ledger/test_ledger_recovery",
-        "cuts it before the damage and keeps the original": "ledger/test_ledger_repair",
-        "hold no other cell and no credential": "e2e/test_secrets",
-        "Files are 0600, directories 0700": "e2e/test_secrets",
-        "Plain http beyond this machine needs `--allow-http`": "test_connect_http",
-        "a Python regular expression": "rubbish/test_mappings",
-    }
-    for sentence, where in held.items():
-        assert sentence in PROSE, sentence
-        assert (ROOT / "tests" / f"{where}.py").exists(), where
+HELD = {
+    "before the first request, and the second time, it ends at once": (
+        "pipeline/test_stopping.py::test_a_source_that_is_being_read_is_not_waited_for"
+    ),
+    "says how many requests may have been sent already": (
+        "pipeline/test_run.py::test_a_resume_says_how_many_requests_may_have_been_sent_already"
+    ),
+    "rows of one contact keep their order": (
+        "pipeline/test_run.py::test_rows_of_one_contact_end_in_file_order"
+    ),
+    "each operation is counted by itself": (
+        "pipeline/test_breakers.py::test_one_operation_that_fails_is_not_hidden_by_the_other"
+    ),
+    "A run that stops says why in one sentence": (
+        "pipeline/test_breakers.py::test_every_error_that_stops_is_worded"
+    ),
+    "leaves its rows unsettled, and once it is mended the same command goes on": (
+        "pipeline/test_breakers.py::test_an_error_of_the_whole_run_costs_no_row"
+    ),
+    "such as a role's, are renewed on the way": (
+        "pipeline/test_credentials.py::test_a_storm_of_refusals_is_one_renewal_and_no_lost_row"
+    ),
+    "`run` and `plan` say both times at the start": (
+        "pipeline/test_lasting.py::test_a_run_says_it_before_it_sends"
+    ),
+    "A disk that is full or fails stops the sending at once": (
+        "e2e/test_disk_failing.py::test_a_sync_that_fails_stops_the_sending_at_once"
+    ),
+    "is cut off by the next run, which keeps it beside the ledger": (
+        "ledger/test_ledger_recovery.py::test_a_torn_tail_is_kept_beside_the_ledger_and_cut"
+    ),
+    "A ledger that was damaged in its middle is refused, with the place": (
+        "cli/test_ledger.py::test_a_run_never_repairs_by_itself"
+    ),
+    "cuts it before the damage and keeps the original": (
+        "cli/test_ledger.py::test_repair_cuts_before_the_damage_and_says_what_it_did"
+    ),
+    "hold no other cell and no credential": (
+        "e2e/test_secrets.py::test_nothing_that_is_written_holds_a_marker"
+    ),
+    "Files are 0600, directories 0700": (
+        "e2e/test_secrets.py::test_what_a_run_makes_is_for_its_owner_alone"
+    ),
+    "Plain http beyond this machine needs `--allow-http`": (
+        "test_connect_http.py::test_what_leaves_this_machine_in_the_clear"
+    ),
+    "such as `(a+)+`, can take hours on one cell": (
+        "rubbish/test_mappings.py::test_a_regular_expression_that_may_take_for_ever_is_warned_of"
+    ),
+}
+"""Sentences that no figure of the program stands for, and the test that holds each."""
+
+
+@pytest.mark.parametrize("sentence", HELD)
+def test_what_is_said_of_ends_has_a_test(sentence):
+    """The sentence stands in the README, and the test that holds it in the tests."""
+    assert sentence in PROSE
+    name, _, function = HELD[sentence].partition("::")
+    assert f"def {function}(" in (ROOT / "tests" / name).read_text(encoding="utf-8")
 
 
 def test_files_that_the_readme_links_to_are_there():
