@@ -269,19 +269,25 @@ async def test_what_comes_of_requests_under_way_is_settled(folder):
     assert (summary.outcomes["UPDATED"], summary.unsettled) == (4, 46)
 
 
+async def stop_a_waiting_run(config, sandbox, n_requests):
+    """Its summary, and the seconds from the signal to its end; nothing is in flight meanwhile."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(run(config, stop=stop))
+    await until_received(sandbox, n_requests)
+    await asyncio.sleep(5)
+    stop.set()
+    told = now()
+    summary = await running
+    return summary, now() - told
+
+
 async def test_a_token_is_not_waited_for(folder):
     """With a token every ten seconds: obeyed at once, and no attempt begins after it."""
     write_export(folder, people(50))
-    stop = asyncio.Event()
     async with Sandbox(fast()) as sandbox:
         config = config_for(sandbox, folder, pacing=PacingConfig(rate=0.1))
-        running = asyncio.create_task(run(config, stop=stop))
-        await until_received(sandbox, 3)
-        await asyncio.sleep(5)
-        stop.set()
-        told = now()
-        summary = await running
-        assert now() - told < 0.5
+        summary, took_s = await stop_a_waiting_run(config, sandbox, 3)
+        assert took_s < 0.5
         received = sandbox.counters["update_contact_attributes"].received
         assert received == summary.outcomes["UPDATED"] == len(ledger_of(summary)) == 3
         await asyncio.sleep(100)
@@ -291,17 +297,11 @@ async def test_a_token_is_not_waited_for(folder):
 async def test_a_backoff_is_not_waited_for(folder):
     """With a service that only fails and waits of minutes between attempts: at once."""
     write_export(folder, people(5))
-    stop = asyncio.Event()
     retry = RetryConfig(max_attempts=8, backoff_base_s=600.0, backoff_max_s=600.0, seed=4)
     async with Sandbox(fast(error_share=1.0)) as sandbox:
         config = config_for(sandbox, folder, retry=retry)
-        running = asyncio.create_task(run(config, stop=stop))
-        await until_received(sandbox, 5)
-        await asyncio.sleep(5)
-        stop.set()
-        told = now()
-        summary = await running
-        assert now() - told < 0.5
+        summary, took_s = await stop_a_waiting_run(config, sandbox, 5)
+        assert took_s < 0.5
         received = sandbox.counters["update_contact_attributes"].received
         await asyncio.sleep(1000)
         assert sandbox.counters["update_contact_attributes"].received == received >= 5
