@@ -18,6 +18,7 @@ from bulk_updater.errors import ConfigError
 __all__ = [
     "DOCUMENTED_BURST",
     "DOCUMENTED_RATE_PER_S",
+    "ChangesConfig",
     "ConnectionConfig",
     "MaxFailures",
     "PacingConfig",
@@ -170,6 +171,27 @@ class MaxFailures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesConfig:
+    """Sending only what changed since it was last applied.
+
+    Attributes:
+        only_changed: Whether rows that would change nothing are left out, as UNCHANGED.
+        state_file: What was last applied to each contact; None keeps it in `runs_dir`.
+        refresh_s: What was applied longer ago than this many seconds is sent all the same; None
+            never is.
+        verify_drift: Share of the unchanged contacts that is read back, from 0 to 1.
+        max_change: The run stops before it sends anything where more than this share of the rows
+            would change, above 0 and up to 1; None: whatever the share.
+    """
+
+    only_changed: bool = False
+    state_file: Path | None = None
+    refresh_s: float | None = None
+    verify_drift: float = 0.0
+    max_change: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """One run.
 
@@ -188,6 +210,13 @@ class RunConfig:
         retry: How patiently.
         max_failures: When to give up.
         sandbox: Whether the target is the local sandbox; kept apart from real runs.
+        changes: Whether only what changed is sent.
+        supersede: The run directory of an older export's run, which this run takes over from.
+        mends: The run directory that a mended `failed.csv` comes from; None looks beside it.
+        order: `file` sends in the order of the rows; `oldest-first` sends first what Connect
+            forgets first, rows of one contact in their order all the same.
+        canary: This many rows are sent first, and the others only if none of them failed.
+        expect_instance: The only instance that may be written to; None: any.
         command: The command that started the run, for the sentence that says how to go on.
     """
 
@@ -205,6 +234,12 @@ class RunConfig:
     retry: RetryConfig = field(default_factory=RetryConfig)
     max_failures: MaxFailures = field(default_factory=MaxFailures)
     sandbox: bool = False
+    changes: ChangesConfig = field(default_factory=ChangesConfig)
+    supersede: Path | None = None
+    mends: Path | None = None
+    order: Literal["file", "oldest-first"] = "file"
+    canary: int | None = None
+    expect_instance: str | None = None
     command: str = ""
 
     def __post_init__(self) -> None:

@@ -54,7 +54,11 @@ class Outcome(StrEnum):
     INVALID = "INVALID"
     """The row breaks a rule; it was never sent."""
     SKIPPED = "SKIPPED"
-    """Filtered by `where`, or nothing was left to send."""
+    """Filtered by `where`, nothing was left to send, or past the time that Connect keeps it."""
+    UNCHANGED = "UNCHANGED"
+    """Not sent: the contact holds it already, as far as is known."""
+    SUPERSEDED = "SUPERSEDED"
+    """Not sent: something newer stands for the contact, and this would undo it."""
 
 
 class Verdict(Enum):
@@ -111,6 +115,8 @@ class Request:
         contact_id: The contact: `InitialContactId` or `ContactId`.
         params: The request as boto3 takes it, ids included.
         payload_bytes: UTF-8 bytes of all keys and values that are written, ids not counted.
+        payload_digest: 16 hex digits over what the row writes, ids not counted; "" where the
+            request writes only a part of it.
     """
 
     row: int
@@ -120,6 +126,7 @@ class Request:
     contact_id: str
     params: Mapping[str, Any] = field(repr=False)
     payload_bytes: int
+    payload_digest: str = ""
 
     @property
     def lane(self) -> tuple[str, str, str]:
@@ -160,7 +167,8 @@ class Result:
         error_code: The service's code, or the rule that the row breaks.
         error: Row, column, rule and figures in one sentence.
         request_id: The service's id of the last attempt.
-        payload_digest: First 16 hex digits of the SHA-256 of the request, keys sorted.
+        payload_digest: 16 hex digits over what the row writes, ids not counted: two rows that
+            write the same have the same.
         attribute_names: What was written: attribute keys, or members such as `References.crm`.
         payload_bytes: UTF-8 bytes of all keys and values written.
         merged_into: The later row whose request carried this row's changes.
