@@ -15,7 +15,8 @@
     │  ├─ LedgerCorrupt
     │  ├─ LedgerLocked
     │  ├─ LedgerMismatch
-    │  └─ LedgerWriteError
+    │  ├─ LedgerWriteError
+    │  └─ StateError
     └─ RunStopped
 
 The branches are grouped by *whom* an error concerns: the person who typed the command
@@ -51,6 +52,7 @@ __all__ = [
     "RunStopped",
     "SendError",
     "SourceError",
+    "StateError",
     "Throttled",
     "TransientError",
     "UsageError",
@@ -241,6 +243,12 @@ class LedgerWriteError(LedgerError):
     """A result could not be made durable; sending stops at once."""
 
     slug = "ledger-write"
+
+
+class StateError(LedgerError):
+    """What was last applied to each contact cannot be looked up, noted or used."""
+
+    slug = "state"
 
 
 class RunStopped(BulkUpdaterError):

@@ -38,6 +38,7 @@ ARGUMENTS = {
     "LedgerLocked": {"path": Path("d")},
     "LedgerMismatch": {"path": Path("d")},
     "LedgerWriteError": {"path": Path("d")},
+    "StateError": {"path": Path("d")},
     "RunStopped": {"summary": SUMMARY},
 }
 

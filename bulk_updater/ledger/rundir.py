@@ -1,16 +1,13 @@
 """The run directory: one run at a time works in it, and its files have fixed names.
 
-The lock is an advisory `flock` on the file `lock`. The kernel gives it up when the process ends,
-however it ends, so a lock file that was left behind is no obstacle. What is written in the file
-is only for people: who holds the lock, and since when.
+The lock is on the file `lock`, and says who holds it: see `bulk_updater.locks`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import fcntl  # noqa: F401 - tests reach `flock` through here
 import os
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +21,12 @@ from bulk_updater.errors import (
     LedgerWriteError,
 )
 from bulk_updater.files import (
-    PRIVATE_MODE,
     free_space,
     make_private_directory,
     reason,
     write_atomically,
 )
-from bulk_updater.model import to_iso
+from bulk_updater.locks import LockHeld, hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -78,26 +74,22 @@ class RunDir:
             LedgerWriteError: It cannot be created, locked or written.
         """
         run_dir = cls(path)
-        try:
-            run_dir._expect_ours()
-            make_private_directory(path)
-            lock_fd = run_dir._lock(clock)
-        except OSError as error:
-            raise LedgerWriteError(
-                f"cannot be used as a run directory: {reason(error)}. Nothing was sent. Make it "
-                "writable for this user, or name another with --run-dir.",
-                path=path,
-            ) from error
-        run_dir._is_locked = True
-        try:
-            yield run_dir
-        finally:
-            run_dir._is_locked = False
-            # Nobody holds it, so nobody should be named. The file itself stays: whoever removes
-            # a lock file may remove the one that the next process has just locked.
-            with contextlib.suppress(OSError):
-                os.ftruncate(lock_fd, 0)
-            os.close(lock_fd)
+        with contextlib.ExitStack() as held:
+            try:
+                run_dir._expect_ours()
+                make_private_directory(path)
+                run_dir._lock(held, clock)
+            except OSError as error:
+                raise LedgerWriteError(
+                    f"cannot be used as a run directory: {reason(error)}. Nothing was sent. Make "
+                    "it writable for this user, or name another with --run-dir.",
+                    path=path,
+                ) from error
+            run_dir._is_locked = True
+            try:
+                yield run_dir
+            finally:
+                run_dir._is_locked = False
 
     @property
     def ledger_path(self) -> Path:
@@ -201,42 +193,17 @@ class RunDir:
                 path=self.path,
             )
 
-    def _lock(self, clock: Callable[[], float]) -> int:
-        """Take the lock and note who has it.
-
-        Returns:
-            The file descriptor that holds the lock until it is closed.
-        """
-        path = self.path / _LOCK
-        lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_MODE)
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(os.close, lock_fd)
-            try:
-                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise self._locked_by(os.pread(lock_fd, 4096, 0)) from error
-            holder = {
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "started_at": to_iso(clock()),
-            }
-            os.ftruncate(lock_fd, 0)
-            os.pwrite(lock_fd, orjson.dumps(holder, option=orjson.OPT_APPEND_NEWLINE), 0)
-            on_failure.pop_all()
-        return lock_fd
-
-    def _locked_by(self, note: bytes) -> LedgerLocked:
+    def _lock(self, held: contextlib.ExitStack, clock: Callable[[], float]) -> None:
+        """Hold the lock until `held` is closed."""
         try:
-            holder = orjson.loads(note)
-            who = f"process {holder['pid']} on host {holder['host']}, since {holder['started_at']}"
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            # Between taking the lock and writing the note, the holder has no name yet.
-            who = "another process, which has not left its name"
-        return LedgerLocked(
-            f"is in use by {who}. Nothing was sent. Wait until that run has ended, or stop it "
-            "(SIGTERM lets it finish what is in flight), and give the same command again.",
-            path=self.path,
-        )
+            held.enter_context(hold_lock(self.path / _LOCK, clock=clock))
+        except LockHeld as error:
+            raise LedgerLocked(
+                f"is in use by {error.holder}. Nothing was sent. Wait until that run has ended, or "
+                "stop it (SIGTERM lets it finish what is in flight), and give the same command "
+                "again.",
+                path=self.path,
+            ) from error
 
 
 def _not_a_run(path: Path, why: str, offset: int) -> LedgerCorrupt:
