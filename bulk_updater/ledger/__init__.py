@@ -34,6 +34,7 @@ The modules
 ===========
 
     records   what a record is; streaming them from a file
+    bulk      the lines of thousands of rows that are not sent
     settled   which rows are settled and how, in half a byte each
     recovery  keep the whole records, cut the torn tail
     repair    keep a copy, cut before damage in the middle
@@ -44,6 +45,7 @@ The modules
 
 from __future__ import annotations
 
+from bulk_updater.ledger.bulk import UnsentBlock
 from bulk_updater.ledger.records import read_results, standing_results
 from bulk_updater.ledger.recovery import Recovery, recover
 from bulk_updater.ledger.repair import Repair, repair_ledger
@@ -57,6 +59,7 @@ __all__ = [
     "Repair",
     "RunDir",
     "SettledRows",
+    "UnsentBlock",
     "read_results",
     "recover",
     "repair_ledger",

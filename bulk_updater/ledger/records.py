@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from bulk_updater.errors import LedgerCorrupt, LedgerError
+from bulk_updater.errors import LedgerCorrupt, LedgerError, LedgerMismatch
 from bulk_updater.files import reason
 from bulk_updater.ledger.settled import MAX_NIBBLE, OUTCOME_CODES, Nibbles
 
@@ -30,6 +31,13 @@ without a newline would have to be held in memory to find out that it is none.
 """
 
 _BLOCK_BYTES = 1 << 20
+
+_OUTCOME = re.compile("[A-Z][A-Z_]{2,31}")
+"""How an outcome is written, also one that only a newer version knows."""
+
+
+class _NewerOutcomeError(Exception):
+    """A whole record with an outcome that this version does not know."""
 
 
 def encode(result: Result, run_id: str) -> bytes:
@@ -70,29 +78,61 @@ def _escaped(value: Any) -> Any:
 
 
 def _is_record(value: Any) -> bool:
+    return _has_shape(value) and value["outcome"] in OUTCOME_CODES
+
+
+def _has_shape(value: Any) -> bool:
+    """Whether it is a record but for its outcome, which is one of ours or of a newer version."""
     # Called for every line of every ledger: hence the subscripts, which beat `get` by half.
     # `type(…) is` and not `isinstance`: a JSON `true` is an int to Python, and not a row.
     try:
         return (
             type(value["row"]) is int
             and value["row"] >= 1
-            and value["outcome"] in OUTCOME_CODES
+            and type(value["outcome"]) is str
             and type(value["operation"]) is str
             and type(value["run_id"]) is str
         )
     except (KeyError, TypeError):
-        return False  # a key is missing, it is no object, or its outcome is an array or object
+        return False  # a key is missing, or it is no object
 
 
 def _parse_record(line: bytes) -> dict[str, Any] | None:
-    """The record on a line, given without its newline; None where there is none."""
+    """The record on a line, given without its newline; None where there is none.
+
+    Raises:
+        _NewerOutcomeError: It is one of a newer version.
+    """
     if len(line) > MAX_RECORD_BYTES:
         return None
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return value if _is_record(value) else None
+    if not _has_shape(value):
+        return None
+    if value["outcome"] in OUTCOME_CODES:
+        return cast("dict[str, Any]", value)
+    if _is_newer(value["outcome"]):
+        raise _NewerOutcomeError(value["outcome"])
+    return None
+
+
+def _is_newer(outcome: str) -> bool:
+    """Whether an unknown outcome is a newer version's, and not one of ours that was damaged."""
+    return _OUTCOME.fullmatch(outcome) is not None and not any(
+        _is_one_letter_from(outcome, known) for known in OUTCOME_CODES
+    )
+
+
+def _is_one_letter_from(one: str, other: str) -> bool:
+    """Whether a letter changed, lost or added makes one word of the other."""
+    shorter, longer = sorted((one, other), key=len)
+    skipped = len(shorter) == len(longer)
+    return any(
+        shorter[:at] == longer[:at] and shorter[at + skipped :] == longer[at + 1 :]
+        for at in range(len(longer))
+    )
 
 
 class RecordScan:
@@ -126,8 +166,16 @@ class RecordScan:
 
         Raises:
             LedgerCorrupt: A line is no record, a record follows it, and such are not counted.
+            LedgerMismatch: A newer version wrote the ledger: it has an outcome unknown here, which
+                must not be taken for a torn tail, since it was promised.
             LedgerError: The file cannot be read.
         """
+        try:
+            yield from self._scan()
+        except _NewerOutcomeError as newer:
+            raise self._newer(str(newer)) from None
+
+    def _scan(self) -> Iterator[dict[str, Any]]:
         rest = b""
         while block := self._read():
             lines = (rest + block).split(b"\n")
@@ -189,6 +237,15 @@ class RecordScan:
             offset=self.end_bytes,
         )
 
+    def _newer(self, outcome: str) -> LedgerMismatch:
+        return LedgerMismatch(
+            f"behind byte {self.end_bytes} it holds a result with the outcome {outcome}, which "
+            "this version does not know: a newer version of bulk_updater wrote it. Nothing was "
+            "changed. Upgrade bulk_updater and give the same command again, or begin anew with "
+            "--fresh.",
+            path=self._path,
+        )
+
     def _read(self) -> bytes:
         try:
             return self._file.read(_BLOCK_BYTES)
@@ -234,6 +291,7 @@ def read_results(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises:
         LedgerCorrupt: A line is no record, and a record follows it.
+        LedgerMismatch: A newer version wrote it.
         LedgerError: The file cannot be read.
     """
     file = open_to_read(path)
@@ -257,6 +315,7 @@ def standing_results(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises:
         LedgerCorrupt: A line is no record, and a record follows it. Nothing was yielded then.
+        LedgerMismatch: A newer version wrote it.
         LedgerError: The file cannot be read.
     """
     n_lines = n_keys = 0

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bulk_updater.model import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    import numpy.typing as npt
 
 __all__ = ["MAX_NIBBLE", "OUTCOME_CODES", "Nibbles", "SettledRows"]
 
@@ -69,6 +73,45 @@ class Nibbles:
         page[at] = (byte & 0xF0) | number
         return byte & MAX_NIBBLE
 
+    def put_many(self, indices: npt.NDArray[np.integer[Any]], number: int) -> npt.NDArray[np.int64]:
+        """Set one number in many places.
+
+        Args:
+            indices: Where, from 0: ascending, each once.
+            number: 0 to 15.
+
+        Returns:
+            How many of them held each number from 0 to 15 before.
+        """
+        counts = np.zeros(MAX_NIBBLE + 1, dtype=np.int64)
+        for page_number, span in _pages_of(indices):
+            page = self._pages.get(page_number)
+            if page is None:
+                page = self._pages[page_number] = bytearray(_PAGE_NUMBERS >> 1)
+            within = indices[span] & _PAGE_MASK
+            first = int(within[0]) >> 1
+            packed = np.frombuffer(page, np.uint8)[first : (int(within[-1]) >> 1) + 1]
+            numbers = np.empty((len(packed), 2), dtype=np.uint8)
+            np.bitwise_and(packed, MAX_NIBBLE, out=numbers[:, 0])
+            np.right_shift(packed, 4, out=numbers[:, 1])
+            flat = numbers.reshape(-1)
+            at = within - 2 * first
+            counts += np.bincount(flat[at], minlength=MAX_NIBBLE + 1)
+            flat[at] = number
+            np.bitwise_or(numbers[:, 0], numbers[:, 1] << 4, out=packed)
+        return counts
+
+    def get_many(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+        """The numbers in many places, ascending ones."""
+        numbers = np.zeros(len(indices), dtype=np.uint8)
+        for page_number, span in _pages_of(indices):
+            page = self._pages.get(page_number)
+            if page is not None:
+                within = indices[span] & _PAGE_MASK
+                packed = np.frombuffer(page, np.uint8)[within >> 1]
+                numbers[span] = np.where(within & 1, packed >> 4, packed & MAX_NIBBLE)
+        return numbers
+
     def indices_of(self, numbers: Iterable[int]) -> Iterator[int]:
         """Yield where any of these numbers (1 to 15) stands, ascending."""
         wanted = set(numbers) - {0}
@@ -86,6 +129,16 @@ class Nibbles:
                 if page[at] >> 4 in wanted:
                     yield first + 2 * at + 1
                 at = marked.find(1, at + 1)
+
+
+def _pages_of(indices: npt.NDArray[np.integer[Any]]) -> Iterator[tuple[int, slice]]:
+    """Each page that ascending places are on, and which of them are."""
+    if not len(indices):
+        return
+    pages = indices >> _PAGE_BITS
+    bounds = [0, *(np.flatnonzero(pages[1:] != pages[:-1]) + 1).tolist(), len(indices)]
+    for start, stop in itertools.pairwise(bounds):
+        yield int(pages[start]), slice(start, stop)
 
 
 class _Column:
@@ -126,6 +179,45 @@ class SettledRows:
         if before != code:
             column.counts[before] -= 1
             column.counts[code] += 1
+
+    def add_many(self, rows: npt.NDArray[np.integer[Any]], operation: str, outcome: str) -> None:
+        """Settle many rows for an operation with one outcome, as `add` does one by one.
+
+        Takes a few nanoseconds a row where they are close together.
+
+        Args:
+            rows: Their numbers, from 1, in any order.
+            operation: The operation's snake_case name.
+            outcome: An `Outcome` or its value.
+
+        Raises:
+            KeyError: There is no such outcome.
+        """
+        code = OUTCOME_CODES[outcome]
+        if not len(rows):
+            return
+        column = self._columns.get(operation)
+        if column is None:
+            column = self._columns[operation] = _Column()
+        if not (rows[1:] > rows[:-1]).all():
+            rows = np.unique(rows)
+        for before, n_rows in enumerate(column.codes.put_many(rows, code).tolist()):
+            column.counts[before] -= n_rows
+            column.counts[code] += n_rows
+
+    def select_unsettled(
+        self, rows: npt.NDArray[np.integer[Any]], operation: str
+    ) -> npt.NDArray[np.bool_]:
+        """Which of these rows, in any order, are not settled for an operation."""
+        column = self._columns.get(operation)
+        if column is None:
+            return np.ones(len(rows), dtype=np.bool_)
+        if (rows[1:] >= rows[:-1]).all():
+            return np.asarray(column.codes.get_many(rows) == 0)
+        order = np.argsort(rows, kind="stable")
+        unsettled = np.empty(len(rows), dtype=np.bool_)
+        unsettled[order] = column.codes.get_many(rows[order]) == 0
+        return unsettled
 
     def __contains__(self, key: tuple[int, str]) -> bool:
         row, operation = key

@@ -33,6 +33,7 @@ from bulk_updater.files import (
     sync_directory,
     sync_file,
 )
+from bulk_updater.ledger.bulk import encode_block, longest_line
 from bulk_updater.ledger.records import MAX_RECORD_BYTES, encode
 from bulk_updater.ledger.recovery import Recovery, recover
 from bulk_updater.outlast import outlast
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
+    from bulk_updater.ledger.bulk import UnsentBlock
     from bulk_updater.ledger.settled import SettledRows
     from bulk_updater.model import Result
 
@@ -62,15 +64,28 @@ _T = TypeVar("_T")
 
 
 class _Waiting:
-    """One call of `append` that waits for its records to be durable."""
+    """One call of `append` that waits for its records to be durable.
 
-    __slots__ = ("block", "future", "results")
+    Attributes:
+        n_results: How many they are.
+        encode: Makes their lines; called in the thread.
+        settle: Notes that they are durable.
+        future: Tells the caller.
+    """
+
+    __slots__ = ("encode", "future", "n_results", "settle")
 
     def __init__(
-        self, block: bytes, results: tuple[Result, ...], future: asyncio.Future[bool]
+        self,
+        n_results: int,
+        *,
+        encode: Callable[[], bytes],
+        settle: Callable[[], None],
+        future: asyncio.Future[bool],
     ) -> None:
-        self.block = block
-        self.results = results
+        self.n_results = n_results
+        self.encode = encode
+        self.settle = settle
         self.future = future
 
     def wake(self, *, durable: bool) -> None:
@@ -193,11 +208,51 @@ class Ledger:
         block = b"".join(lines)
         # A record that fits is the rule: one comparison sees it for all of them.
         if len(block) > MAX_RECORD_BYTES and (longest := max(map(len, lines))) > MAX_RECORD_BYTES:
-            raise LedgerWriteError(
-                f"cannot take a result of {longest:,} bytes; one may take {MAX_RECORD_BYTES:,}.",
-                path=self.path,
-            )
-        waiting = _Waiting(block, results, asyncio.get_running_loop().create_future())
+            raise self._too_long(longest)
+
+        def settle() -> None:
+            for result in results:
+                self.settled.add(result.row, result.operation, result.outcome)
+
+        await self._wait_for(len(results), encode=lambda: block, settle=settle)
+
+    async def append_unsent(self, block: UnsentBlock, *, finished_at: float) -> None:
+        """Return when the results of rows that are not sent are on the disk, in the block's order.
+
+        As `append` of the same results would, and in order with it; but the lines are made in the
+        ledger's thread, a column at a time, so the event loop is held for 0.1 us a row.
+
+        Args:
+            block: The rows; none is fine.
+            finished_at: When they ended, in seconds since the epoch.
+
+        Raises:
+            LedgerWriteError: As for `append`.
+            ValueError: A row has a number below 1, or the operation or run no name; nothing was
+                appended.
+        """
+        self._expect_open()
+        if not len(block.rows):
+            return
+        if (longest := longest_line(block, self.run_id)) > MAX_RECORD_BYTES:
+            raise self._too_long(longest)
+        await self._wait_for(
+            len(block.rows),
+            encode=lambda: encode_block(block, self.run_id, finished_at),
+            settle=lambda: self.settled.add_many(block.rows, block.operation, block.outcome),
+        )
+
+    def _too_long(self, n_bytes: int) -> LedgerWriteError:
+        return LedgerWriteError(
+            f"cannot take a result of {n_bytes:,} bytes; one may take {MAX_RECORD_BYTES:,}.",
+            path=self.path,
+        )
+
+    async def _wait_for(
+        self, n_results: int, *, encode: Callable[[], bytes], settle: Callable[[], None]
+    ) -> None:
+        future = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(n_results, encode=encode, settle=settle, future=future)
         self._waiting.append(waiting)
         if self._committer is None or self._committer.done():
             # It begins when the calls that are ready now have run: they are its first group.
@@ -227,10 +282,9 @@ class Ledger:
             while self._waiting:
                 await self._let_others_join()
                 group, self._waiting = self._waiting, []
-                await self._commit(b"".join(waiting.block for waiting in group))
+                await self._commit(group)
                 for waiting in group:
-                    for result in waiting.results:
-                        self.settled.add(result.row, result.operation, result.outcome)
+                    waiting.settle()
                     waiting.wake(durable=True)
                 group = []
         except OSError as error:
@@ -252,19 +306,20 @@ class Ledger:
         now = clock()
         until = now + _GATHER_S
         while now < until and self._refusal is None:
-            if sum(len(waiting.results) for waiting in self._waiting) >= _LARGE_GROUP:
+            if sum(waiting.n_results for waiting in self._waiting) >= _LARGE_GROUP:
                 return
             await asyncio.sleep(0)
             before, now = now, clock()
             if now - before < _IDLE_S:
                 return
 
-    async def _commit(self, block: bytes) -> None:
+    async def _commit(self, group: list[_Waiting]) -> None:
         # One hand-over: between two, the thread would wait for the interpreter's lock once more.
-        await self._in_thread(self._write_and_sync, block)
-        self._size_bytes += len(block)
+        self._size_bytes += await self._in_thread(self._write_and_sync, group)
 
-    def _write_and_sync(self, block: bytes) -> None:
+    def _write_and_sync(self, group: list[_Waiting]) -> int:
+        """Put a group on the disk, and return its length in bytes."""
+        block = b"".join(waiting.encode() for waiting in group)
         unwritten = memoryview(block)
         while unwritten:
             # The file is not buffered: a buffer would keep what could not be written, and write
@@ -274,6 +329,7 @@ class Ledger:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             unwritten = unwritten[n_bytes:]
         self._sync(self._file.fileno())
+        return len(block)
 
     def _give_up(self, error: OSError) -> str:
         """Cut off what was promised to nobody, as far as that works, and say what happened."""

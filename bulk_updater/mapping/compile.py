@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,10 +17,11 @@ import pyarrow.compute as pc
 
 from bulk_updater.errors import SourceError
 from bulk_updater.mapping import transforms
-from bulk_updater.mapping.mapped import Breach, Breaches, MappedFrame, MappedOperation
+from bulk_updater.mapping.mapped import NEVER, Breach, Breaches, MappedFrame, MappedOperation
 from bulk_updater.mapping.nodes import name_shown, nearest
 from bulk_updater.mapping.parts import Leaf, compile_part
-from bulk_updater.mapping.request import MapSpec, RequestSpec, iter_leaves
+from bulk_updater.mapping.request import MapSpec, RequestSpec, id_of_arn, iter_leaves
+from bulk_updater.mapping.started import Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from bulk_updater.mapping.nodes import Node
+    from bulk_updater.mapping.request import LeafSpec
     from bulk_updater.mapping.spec import MappingSpec
     from bulk_updater.mapping.values import Condition
     from bulk_updater.model import Frame
@@ -38,8 +41,11 @@ __all__ = ["CompiledMapping", "compile_mapping"]
 class _CompiledRequest:
     """One operation's request, compiled."""
 
-    def __init__(self, spec: RequestSpec, header: Sequence[str]) -> None:
+    def __init__(
+        self, spec: RequestSpec, header: Sequence[str], expect_instance: str | None
+    ) -> None:
         self.operation = spec.operation
+        self._expect_instance = expect_instance
         members = {name: compile_part(member, header) for name, member in spec.members.items()}
         self._contact = cast("Leaf", members.pop(spec.operation.contact_member))
         self._instance = cast("Leaf", members.pop(spec.operation.instance_member))
@@ -53,14 +59,19 @@ class _CompiledRequest:
         )
 
     def map_frame(
-        self, cells: Mapping[str, Any], kept: npt.NDArray[np.int64], frame: Frame
+        self,
+        cells: Mapping[str, Any],
+        kept: npt.NDArray[np.int64],
+        frame: Frame,
+        note_unread: Callable[[Breaches], None],
     ) -> MappedOperation:
         """Map the rows of a frame at the positions `kept`; `cells` holds those only."""
         n_rows = len(kept)
         breaches = Breaches(n_rows)
-        contacts = self._contact.ids(cells, n_rows, breaches, is_instance=False)
-        instances = self._instance.ids(cells, n_rows, breaches, is_instance=True)
+        contacts = self._contact.contacts(cells, n_rows, breaches)
+        instances = self._instance.instances(cells, n_rows, breaches, self._expect_instance)
         ids_fit = breaches.of_row < 0
+        note_unread(breaches)
         parts = {
             name: member.part(cells, n_rows, breaches) for name, member in self._members.items()
         }
@@ -103,8 +114,13 @@ class CompiledMapping:
         operations: Its operations, in the file's order.
     """
 
-    def __init__(self, spec: MappingSpec, header: Sequence[str]) -> None:
-        self._requests = [_CompiledRequest(request, header) for request in spec.requests]
+    def __init__(
+        self, spec: MappingSpec, header: Sequence[str], expect_instance: str | None = None
+    ) -> None:
+        self._requests = [
+            _CompiledRequest(request, header, expect_instance) for request in spec.requests
+        ]
+        self._started = None if spec.started is None else Started(spec.started)
         self._where = [
             (_compile_condition(condition), condition) for condition in spec.source.where
         ]
@@ -113,6 +129,7 @@ class CompiledMapping:
             dict.fromkeys(
                 [
                     *(condition.column for condition in spec.source.where),
+                    *([] if spec.started is None else [spec.started.column]),
                     *(name for request in self._requests for name in request.columns),
                 ]
             )
@@ -132,9 +149,20 @@ class CompiledMapping:
             mask = pa.array(holds)
             cells = {name: texts.filter(mask) for name, texts in cells.items()}
         kept = np.flatnonzero(holds)
+        expires_at = np.full(len(frame.rows), NEVER, dtype=np.int64)
+        note_unread: Callable[[Breaches], None] = _note_nothing
+        if self._started is not None:
+            expires_at[kept], unread = self._started.expiries(cells)
+            note_unread = partial(self._started.note_unread, unread)
         return MappedFrame(
-            frame, tuple(request.map_frame(cells, kept, frame) for request in self._requests)
+            frame,
+            tuple(request.map_frame(cells, kept, frame, note_unread) for request in self._requests),
+            expires_at,
         )
+
+
+def _note_nothing(_: Breaches) -> None:
+    """Where nothing says when contacts were initiated, nothing about it is wrong."""
 
 
 def _arrow_texts(frame: Frame, name: str) -> Any:
@@ -189,20 +217,42 @@ def _compile_condition(condition: Condition) -> Callable[[Any], npt.NDArray[np.b
     return lambda texts: transforms.matches(texts, found)
 
 
-def compile_mapping(spec: MappingSpec, header: Sequence[str], source: str) -> CompiledMapping:
+def compile_mapping(
+    spec: MappingSpec, header: Sequence[str], source: str, *, expect_instance: str | None = None
+) -> CompiledMapping:
     """Compile a mapping against a source's header.
 
     Args:
         spec: The mapping.
         header: The source's columns, in order, each once.
         source: The source's name, for errors.
+        expect_instance: The only instance that may be written to, as its id or its ARN; None for
+            any. A row that names another is INVALID.
 
     Raises:
-        MappingError: If the mapping names a column that the source does not have, or `"*"` makes
-            two equal keys.
+        MappingError: If the mapping names a column that the source does not have, `"*"` makes two
+            equal keys, or the mapping names another instance than the one expected.
     """
     _check_columns(spec, header, source)
-    return CompiledMapping(spec, header)
+    expected = None if expect_instance is None else id_of_arn(expect_instance)
+    if expected is not None:
+        for request in spec.requests:
+            _check_instance(request, expected)
+    return CompiledMapping(spec, header, expected)
+
+
+def _check_instance(request: RequestSpec, expected: str) -> None:
+    member = request.operation.instance_member
+    leaf = cast("LeafSpec", request.members[member])
+    if leaf.template.columns:
+        return  # each row's own is looked at when it is mapped
+    (named,) = Leaf(leaf).instances({}, 1, Breaches(1)).to_pylist()
+    if named != expected:
+        leaf.node.refuse(
+            f'--expect-instance allows only "{name_shown(expected)}", and {member} of '
+            f'{request.operation.name} is "{name_shown(named)}". Nothing was sent. Name the same '
+            "instance in both, or leave the flag out."
+        )
 
 
 def _check_columns(spec: MappingSpec, header: Sequence[str], source: str) -> None:
@@ -217,6 +267,8 @@ def _named_columns(spec: MappingSpec) -> Iterator[tuple[str, Node]]:
     if spec.source_node is not None:
         for index, condition in enumerate(spec.source.where):
             yield condition.column, spec.source_node.at(("where", index, "column"))
+    if spec.started is not None and spec.started_node is not None:
+        yield spec.started.column, spec.started_node.at(["column"])
     for request in spec.requests:
         for member in request.members.values():
             for leaf in iter_leaves(member):

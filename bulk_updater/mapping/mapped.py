@@ -11,8 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from bulk_updater.errors import RowError
+from bulk_updater.keys import KEY_DTYPE, contact_keys
+from bulk_updater.mapping.digests import Written, row_digests
 from bulk_updater.mapping.nodes import name_shown
 from bulk_updater.model import Outcome, Request, Result
 
@@ -26,16 +29,24 @@ if TYPE_CHECKING:
     from bulk_updater.operations import Operation
 
 __all__ = [
+    "EXPIRED",
     "FILTERED",
+    "NEVER",
     "NOTHING_TO_SEND",
     "Breach",
     "Breaches",
     "MappedFrame",
     "MappedOperation",
+    "UnsentRows",
 ]
 
 FILTERED = "filtered"
 NOTHING_TO_SEND = "nothing_to_send"
+EXPIRED = "expired"
+"""Past the time for which Connect keeps a contact; the mapping tells when, who sends it decides."""
+
+NEVER = int(np.iinfo(np.int64).max)
+"""When a contact expires whose beginning is not known, in seconds since the epoch."""
 
 _SEND, _INVALID, _FILTERED, _EMPTY = range(4)
 
@@ -98,9 +109,38 @@ class _Block:
     stop: int
     rows: list[int]
     sizes: list[int]
+    digests: list[int]
     instance_ids: list[str]
     contact_ids: list[str]
     members: list[tuple[str, list[bool], list[Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UnsentRows:
+    """Rows of one operation that end in the same way without being sent.
+
+    Attributes:
+        source: The source of the rows.
+        operation: The operation's snake_case name.
+        outcome: How they end.
+        error_code: Why, as a rule's name; None where the outcome says it.
+        rows: Their numbers, ascending.
+        instance_ids: Each row's instance, an Arrow array of text.
+        contact_ids: Each row's contact, likewise.
+        digests: Each row's digest of what it would write.
+    """
+
+    source: str
+    operation: str
+    outcome: Outcome
+    error_code: str | None
+    rows: npt.NDArray[np.int64]
+    instance_ids: Any = field(repr=False)
+    contact_ids: Any = field(repr=False)
+    digests: npt.NDArray[np.uint64] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +156,7 @@ class MappedOperation:
         kept: Positions of the rows that `where` keeps, ascending.
         breaches: What the kept rows break.
         ids_fit: Kept rows whose ids break nothing, and so may be named.
-        instance_ids: The kept rows' instances, from one to before another.
+        instance_ids: The kept rows' instances, an Arrow array of text.
         contact_ids: The kept rows' contacts, likewise.
         parts: What is written, by member.
     """
@@ -126,8 +166,8 @@ class MappedOperation:
     kept: npt.NDArray[np.int64]
     breaches: Breaches
     ids_fit: npt.NDArray[np.bool_]
-    instance_ids: Callable[[int, int], list[str]]
-    contact_ids: Callable[[int, int], list[str]]
+    instance_ids: Any
+    contact_ids: Any
     parts: dict[str, Part]
 
     @cached_property
@@ -137,6 +177,69 @@ class MappedOperation:
         for part in self.parts.values():
             sizes[self.kept] += part.size
         return sizes
+
+    @cached_property
+    def digests(self) -> npt.NDArray[np.uint64]:
+        """A digest of what each row writes, by position; 0 for rows that make no request only.
+
+        Two rows have the same if their requests are equal but for the ids, whatever the order of
+        keys in the mapping file. See `bulk_updater.mapping.digests`.
+        """
+        digests = np.zeros(len(self.frame.rows), dtype=np.uint64)
+        to_send = self.to_send
+        if to_send.any():
+            written = {
+                name: Written(part.present, part.content) for name, part in self.parts.items()
+            }
+            digests[self.kept] = row_digests(written, len(self.kept))
+            digests[~to_send] = 0
+        return digests
+
+    @cached_property
+    def contact_keys(self) -> npt.NDArray[np.bytes_]:
+        """The key of each row's contact, by position: see `bulk_updater.keys`.
+
+        NULs where the row's ids cannot be used, and for the UUID of nothing but zeros.
+        """
+        keys = np.zeros(len(self.frame.rows), dtype=KEY_DTYPE)
+        of_kept = contact_keys(self.contact_ids)
+        keys[self.kept[self.ids_fit]] = of_kept[self.ids_fit]
+        return keys
+
+    def unsent(
+        self, selected: npt.NDArray[np.bool_], outcome: Outcome, error_code: str | None = None
+    ) -> UnsentRows:
+        """Rows that end without being sent, for the ledger to take together.
+
+        Args:
+            selected: The rows, by position; only such as `to_send` names.
+            outcome: How they end.
+            error_code: Why, as a rule's name; None where the outcome says it.
+        """
+        at = pa.array(self._index[selected])
+        return UnsentRows(
+            source=self.frame.source,
+            operation=self.operation.name,
+            outcome=outcome,
+            error_code=error_code,
+            rows=self.frame.rows[selected],
+            instance_ids=self.instance_ids.take(at),
+            contact_ids=self.contact_ids.take(at),
+            digests=self.digests[selected],
+        )
+
+    def instance_groups(self) -> list[tuple[str, npt.NDArray[np.int64]]]:
+        """Each instance that a request is made for, with those rows' positions, ascending.
+
+        The instances are in the order of their first rows.
+        """
+        to_send = np.flatnonzero(self.to_send)
+        encoded = self.instance_ids.take(pa.array(self._index[to_send])).dictionary_encode()
+        instances = encoded.dictionary.to_pylist()
+        if len(instances) == 1:
+            return [(instances[0], to_send)]
+        codes = encoded.indices.to_numpy()
+        return [(instance, to_send[codes == code]) for code, instance in enumerate(instances)]
 
     @cached_property
     def _state(self) -> npt.NDArray[np.uint8]:
@@ -227,6 +330,7 @@ class MappedOperation:
             contact_id=contact_id,
             params=params,
             payload_bytes=block.sizes[at],
+            payload_digest=f"{block.digests[at]:016x}",
         )
 
     def _block(self, at: int) -> _Block:
@@ -240,8 +344,9 @@ class MappedOperation:
                 stop,
                 self.frame.rows[self.kept[start:stop]].tolist(),
                 self.sizes[self.kept[start:stop]].tolist(),
-                self.instance_ids(start, stop),
-                self.contact_ids(start, stop),
+                self.digests[self.kept[start:stop]].tolist(),
+                self.instance_ids.slice(start, stop - start).to_pylist(),
+                self.contact_ids.slice(start, stop - start).to_pylist(),
                 [
                     (name, part.present[start:stop].tolist(), part.values(start, stop))
                     for name, part in self.parts.items()
@@ -252,7 +357,7 @@ class MappedOperation:
 
     @cached_property
     def _blocks(self) -> list[_Block]:
-        return [_Block(0, 0, [], [], [], [], [])]
+        return [_Block(0, 0, [], [], [], [], [], [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,23 +367,35 @@ class MappedFrame:
     Attributes:
         frame: The frame.
         operations: The operations, in the mapping's order.
+        expires_at: When Connect forgets each row's contact, by position, in seconds since the
+            epoch: 24 calendar months after it was initiated. `NEVER` where that is not known: the
+            mapping has no `contact_started`, the cell is empty or no date, or `where` leaves the
+            row out.
     """
 
     frame: Frame
     operations: tuple[MappedOperation, ...]
+    expires_at: npt.NDArray[np.int64]
 
     def entries(
-        self, is_settled: Callable[[int, str], bool] = lambda _row, _operation: False
+        self,
+        is_settled: Callable[[int, str], bool] = lambda _row, _operation: False,
+        *,
+        among: npt.NDArray[np.bool_] | None = None,
     ) -> Iterator[Request | Result]:
         """Every row in file order, once for each operation: a request, or a result.
 
         Args:
             is_settled: For a row and an operation: whether it has its result already; nothing is
                 made for it then.
+            among: The rows, by position, that are asked about at all; None asks about each.
+                Unreadable rows have no position, and are always asked about.
         """
         unreadable = iter(self.frame.unreadable)
         waiting = next(unreadable, None)
-        for position, row in enumerate(self.frame.rows.tolist()):
+        rows = self.frame.rows
+        positions = np.arange(len(rows)) if among is None else np.flatnonzero(among)
+        for position, row in zip(positions.tolist(), rows[positions].tolist(), strict=True):
             while waiting is not None and waiting.row < row:
                 yield from self._unreadable(waiting.row, waiting.error, is_settled)
                 waiting = next(unreadable, None)

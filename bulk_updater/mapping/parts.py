@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from bulk_updater.mapping import transforms
+from bulk_updater.mapping.digests import Content, Items, Members, Text, Written
 from bulk_updater.mapping.mapped import Breach, Breaches
 from bulk_updater.mapping.nodes import name_shown
 from bulk_updater.mapping.request import (
@@ -58,6 +59,7 @@ class Part:
         size: UTF-8 bytes of its text, where it is there.
         values: Its values for the rows from one position to before another; any where it is not
             there.
+        content: The same, for the digests.
     """
 
     present: npt.NDArray[np.bool_]
@@ -65,6 +67,7 @@ class Part:
     left_out: npt.NDArray[np.bool_]
     size: npt.NDArray[np.integer[Any]]
     values: Callable[[int, int], list[Any]]
+    content: Content
 
 
 def text_values(texts: Any) -> Callable[[int, int], list[Any]]:
@@ -150,6 +153,7 @@ class Leaf:
             left_out=nothing,
             size=np.full(n_rows, part.size[0]),
             values=lambda start, stop: [value] * (stop - start),
+            content=part.content,
         )
 
     def _part(self, cells: Mapping[str, Any], n_rows: int, breaches: Breaches) -> Part:
@@ -162,26 +166,46 @@ class Leaf:
             breaches.add(empty, lambda: self._breach("empty_value", "is empty and may not be."))
         present = np.full(n_rows, self.spec.value.empty == "erase") | ~empty
         values = text_values(texts)
-        if self.spec.shape.kind == "integer":
+        is_number = self.spec.shape.kind == "integer"
+        if is_number:
             values = _number_values(values)
         else:
             self.check_text(texts, sizes, breaches)
-        return Part(present, present, ~present, sizes, values)
+        return Part(present, present, ~present, sizes, values, Text(texts, is_number))
 
-    def ids(
-        self, cells: Mapping[str, Any], n_rows: int, breaches: Breaches, *, is_instance: bool
-    ) -> Callable[[int, int], list[Any]]:
-        """The leaf as an id: an empty one is refused, and an instance's ARN becomes its id."""
+    def contacts(self, cells: Mapping[str, Any], n_rows: int, breaches: Breaches) -> Any:
+        """The leaf as the rows' contacts; an empty one is refused."""
+        return self._ids(self.texts(cells, n_rows, breaches), breaches)
+
+    def instances(
+        self,
+        cells: Mapping[str, Any],
+        n_rows: int,
+        breaches: Breaches,
+        expected: str | None = None,
+    ) -> Any:
+        """The leaf as the rows' instances: an ARN becomes its id, any but `expected` is refused."""
         texts = self.texts(cells, n_rows, breaches)
-        if is_instance and pc.any(pc.starts_with(texts, "arn:")).as_py():
+        if pc.any(pc.starts_with(texts, "arn:")).as_py():
             texts, _ = transforms.map_each(texts, id_of_arn)
+        texts = self._ids(texts, breaches)
+        if expected is not None:
+            breaches.add(
+                ~transforms.is_one_of(texts, [expected]),
+                lambda: self._breach(
+                    "unexpected_instance", "is not the instance that --expect-instance names."
+                ),
+            )
+        return texts
+
+    def _ids(self, texts: Any, breaches: Breaches) -> Any:
         sizes = transforms.n_bytes(texts)
         breaches.add(
             sizes == 0,
             lambda: self._breach("empty_id", "is empty; `source.where` can leave such rows out."),
         )
         self.check_text(texts, sizes, breaches)
-        return text_values(texts)
+        return texts
 
     def check_text(self, texts: Any, sizes: npt.NDArray[np.int32], breaches: Breaches) -> None:
         """Note the rows whose text breaks the shape's lengths or pattern; empty breaks nothing."""
@@ -263,6 +287,7 @@ class Group:
         present, live, left_out = np.zeros((3, n_rows), dtype=np.bool_)
         size = np.zeros(n_rows, dtype=np.int64)
         members: list[tuple[npt.NDArray[np.bool_], Callable[[int, int], list[Any]]]] = []
+        written: list[Written] = []
         for index, child in enumerate(() if self._is_untouched else self._children):
             part = child.part(cells, n_rows, breaches)
             present |= part.present
@@ -273,14 +298,17 @@ class Group:
             if isinstance(self._spec, MapSpec):
                 size += part.present * len(self._keys[index].encode())
             members.append((part.present, part.values))
+            written.append(Written(part.present, part.content))
         if isinstance(self._spec, StructureSpec):
             present &= live | ~left_out
             live &= present
             size *= present
             self._require_members([there for there, _ in members], present, breaches)
         if isinstance(self._spec, ListSpec):
-            return Part(present, live, left_out, size, _list_values(members))
-        return Part(present, live, left_out, size, _dict_values(self._keys, members))
+            return Part(present, live, left_out, size, _list_values(members), Items(written))
+        values = _dict_values(self._keys, members)
+        by_key = dict(zip(self._keys, written, strict=False))  # none for what is untouched
+        return Part(present, live, left_out, size, values, Members(by_key))
 
     def _require_members(
         self,

@@ -14,7 +14,7 @@ from bulk_updater.errors import MappingError
 from bulk_updater.mapping.nodes import Node, compose, name_shown, nearest
 from bulk_updater.mapping.regexes import may_take_for_ever
 from bulk_updater.mapping.request import RequestParser, RequestSpec
-from bulk_updater.mapping.values import SourceSpec, validate
+from bulk_updater.mapping.values import SourceSpec, StartedSpec, validate
 from bulk_updater.operations import OPERATION_NAMES, get_operation
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["MappingSpec", "load_spec", "parse_spec"]
+
+_STARTED = "contact_started"
 
 _MAX_BYTES = 1024 * 1024
 """A mapping is written by a person; anything larger than 1 MiB is some other file."""
@@ -36,6 +38,8 @@ class MappingSpec:
         digest: SHA-256 of its bytes, in hex.
         source: Its `source` part.
         source_node: Where that stands; None where the file has none.
+        started: Its `contact_started` part; None where the file has none.
+        started_node: Where that stands; likewise.
         requests: Its operations, in the file's order.
         warnings: What is unusual but allowed, in sentences.
     """
@@ -44,6 +48,8 @@ class MappingSpec:
     digest: str
     source: SourceSpec
     source_node: Node | None
+    started: StartedSpec | None
+    started_node: Node | None
     requests: tuple[RequestSpec, ...]
     warnings: tuple[str, ...]
 
@@ -113,20 +119,21 @@ def parse_spec(text: str, path: Path, digest: str = "") -> MappingSpec:
             line=root.line,
         )
     parts = root.value
-    known = ("source", *OPERATION_NAMES)
+    known = ("source", _STARTED, *OPERATION_NAMES)
     for key in parts:
         if key not in known:
             root.refuse(
                 f'"{name_shown(key)}" is not a key of a mapping. {nearest(key, known)}', key=key
             )
-    source_node = parts.get("source")
-    # An absent value (`source:` and nothing behind it) is the same as no key.
-    if source_node is not None and source_node.value == "":
-        source_node = None
+    _refuse_started_elsewhere(parts)
+    source_node, started_node = _part(parts, "source"), _part(parts, _STARTED)
     source = SourceSpec() if source_node is None else validate(SourceSpec, source_node, "source")
+    started = None if started_node is None else validate(StartedSpec, started_node, _STARTED)
     parser = RequestParser()
     requests = tuple(
-        parser.parse(get_operation(name), node) for name, node in parts.items() if name != "source"
+        parser.parse(get_operation(name), node)
+        for name, node in parts.items()
+        if name in OPERATION_NAMES
     )
     if not requests:
         raise MappingError(
@@ -135,7 +142,23 @@ def parse_spec(text: str, path: Path, digest: str = "") -> MappingSpec:
             line=root.line,
         )
     warnings = (*_warn_of_expressions(source, source_node), *parser.warnings)
-    return MappingSpec(path, digest, source, source_node, requests, warnings)
+    return MappingSpec(path, digest, source, source_node, started, started_node, requests, warnings)
+
+
+def _part(parts: dict[str, Node], key: str) -> Node | None:
+    """A part of the file; nothing behind its name (`source:`) is the same as no key."""
+    node = parts.get(key)
+    return None if node is None or node.value == "" else node
+
+
+def _refuse_started_elsewhere(parts: dict[str, Node]) -> None:
+    for name, node in parts.items():
+        if name != _STARTED and isinstance(node.value, dict) and _STARTED in node.value:
+            node.refuse(
+                f'"{_STARTED}" stands in {name}, and belongs beside it: move it to the left '
+                "margin, a key of its own.",
+                key=_STARTED,
+            )
 
 
 def _warn_of_expressions(source: SourceSpec, node: Node | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ __all__ = [
     "matches",
     "n_bytes",
     "n_characters",
+    "read_moment",
     "replace_known",
     "stand_in",
     "truncate",
@@ -53,6 +54,7 @@ _SECONDS = re.compile(r"[+-]?[0-9]{1,12}")
 _DIRECTIVE = re.compile(r"%.", re.DOTALL)
 _DAY = re.compile(r"%[de]")
 _YEAR = re.compile(r"%[YyGcxs]")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAMPLE = datetime(2024, 2, 29, 13, 5, 7, tzinfo=UTC)
 _ZERO_WIDTH_JOINER = "\u200d"
 
@@ -178,17 +180,37 @@ def make_date_reader(read_format: str, write_format: str) -> Callable[[str], str
         if not text:
             return ""
         try:
-            if read_format != EPOCH:
-                moment = _read_date(text, read_format)
-            elif _SECONDS.fullmatch(text):
-                moment = datetime.fromtimestamp(int(text), UTC)
-            else:
-                return None
-            return write_date(moment, write_format)
+            moment = _read_moment(text, read_format)
+            return None if moment is None else write_date(moment, write_format)
         except (ValueError, OverflowError, OSError):
             return None
 
     return convert
+
+
+def read_moment(text: str, read_format: str | None) -> int | None:
+    """A text as seconds since the epoch, whole ones; None if it is no date.
+
+    Args:
+        text: The text. One without a zone is UTC, one without a time the beginning of the day.
+        read_format: As for `make_date_reader`; None for ISO 8601.
+    """
+    try:
+        moment = (
+            datetime.fromisoformat(text) if read_format is None else _read_moment(text, read_format)
+        )
+    except (ValueError, OverflowError, OSError):
+        return None
+    if moment is None:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(seconds=1)
+
+
+def _read_moment(text: str, read_format: str) -> datetime | None:
+    if read_format != EPOCH:
+        return _read_date(text, read_format)
+    return datetime.fromtimestamp(int(text), UTC) if _SECONDS.fullmatch(text) else None
 
 
 def _read_date(text: str, read_format: str) -> datetime:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["Condition", "SourceSpec", "StarModel", "ValueSpec", "validate"]
+__all__ = ["Condition", "SourceSpec", "StarModel", "StartedSpec", "ValueSpec", "validate"]
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -133,6 +133,33 @@ class SourceSpec(_Model):
         return SourceFormat(encoding=self.encoding, delimiter=self.delimiter)
 
 
+def _readable(date: str | None) -> str | None:
+    if date is not None and not transforms.is_readable(date):
+        raise ValueError(
+            f'Python cannot read a date of the form "{shortened(date)}"; write each directive '
+            'once, such as "%d/%m/%Y", or "%s" alone for seconds since the epoch'
+        )
+    return date
+
+
+class StartedSpec(_Model):
+    """`contact_started`: when each row's contact was initiated.
+
+    Attributes:
+        column: The column that says it; an empty cell says nothing.
+        date: The format that it is read with, as `ValueSpec.date`; None for ISO 8601 dates and
+            date-times. Without a zone it is UTC, without a time the beginning of the day.
+    """
+
+    column: str
+    date: str | None = None
+
+    @field_validator("date")
+    @classmethod
+    def _is_readable(cls, date: str | None) -> str | None:
+        return _readable(date)
+
+
 class ValueSpec(_Model):
     """A value that is made from a row: where it comes from and what is done to it, in order.
 
@@ -179,12 +206,7 @@ class ValueSpec(_Model):
     @field_validator("date")
     @classmethod
     def _is_readable(cls, date: str | None) -> str | None:
-        if date is not None and not transforms.is_readable(date):
-            raise ValueError(
-                f'Python cannot read a date of the form "{shortened(date)}"; write each directive '
-                'once, such as "%d/%m/%Y", or "%s" alone for seconds since the epoch'
-            )
-        return date
+        return _readable(date)
 
     @field_validator("format")
     @classmethod
@@ -229,7 +251,10 @@ def validate(model: type[_M], node: Node, what: str) -> _M:
     try:
         return model.model_validate(node.plain())
     except ValidationError as invalid:
-        _refuse(model, node, what, invalid.errors(include_url=False)[0])
+        errors = invalid.errors(include_url=False)
+        # A key that is misspelt is told as that, and not as the one that is missing.
+        errors.sort(key=lambda error: error["type"] != "extra_forbidden")
+        _refuse(model, node, what, errors[0])
 
 
 def _refuse(model: type[BaseModel], node: Node, what: str, error: ErrorDetails) -> NoReturn:

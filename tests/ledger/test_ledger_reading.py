@@ -13,8 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_cases import ATTRIBUTES, CONTACT, RUN_ID, line, result, rows_in
 
-from bulk_updater.errors import LedgerCorrupt, LedgerError
-from bulk_updater.ledger import read_results, records, recover, recovery, standing_results
+from bulk_updater.errors import LedgerCorrupt, LedgerError, LedgerMismatch
+from bulk_updater.ledger import (
+    read_results,
+    records,
+    recover,
+    recovery,
+    repair_ledger,
+    standing_results,
+)
 from bulk_updater.ledger.records import encode
 from bulk_updater.model import Outcome, Result
 
@@ -107,6 +114,59 @@ def test_standing_results_leave_out_what_came_after_they_were_counted(tmp_path):
         with path.open("ab") as file:
             file.write(line(2, Outcome.UPDATED) + line(3))
         assert [(r["row"], r["outcome"]) for r in standing] == [(2, "FAILED")]
+
+
+NEWER = line(3).replace(b"UPDATED", b"DEFERRED_LATER")
+
+
+@pytest.mark.parametrize("behind", [b"", line(4), line(4)[:20], bytes(100)])
+@pytest.mark.parametrize("before", [b"", line(1) + line(2)])
+@pytest.mark.parametrize(
+    "read",
+    [
+        recover,
+        repair_ledger,
+        lambda path: list(read_results(path)),
+        lambda p: next(standing_results(p)),
+    ],
+    ids=["recover", "repair", "read", "standing"],
+)
+def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path, read, before, behind):
+    """An outcome unknown here is no torn tail and no damage: nothing is cut; upgrading helps."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(before + NEWER + behind)
+    with pytest.raises(LedgerMismatch) as caught:
+        read(path)
+    assert caught.value.message == (
+        f"{path}: behind byte {len(before)} it holds a result with the outcome DEFERRED_LATER, "
+        "which this version does not know: a newer version of bulk_updater wrote it. Nothing was "
+        "changed. Upgrade bulk_updater and give the same command again, or begin anew with --fresh."
+    )
+    assert path.read_bytes() == before + NEWER + behind
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_newer_outcome_behind_a_bad_line_is_no_torn_tail(tmp_path):
+    """What follows a bad line is not cut where a newer version wrote it."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(line(1) + b"garbage\n" + NEWER)
+    for read in (recover, repair_ledger):
+        with pytest.raises(LedgerMismatch):
+            read(path)
+    assert path.read_bytes() == line(1) + b"garbage\n" + NEWER
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_an_outcome_with_a_letter_damaged_is_no_newer_one(tmp_path, outcome):
+    """One letter changed, lost or added is damage, as anywhere else in a line."""
+    name = outcome.value.encode()
+    for at in range(len(name)):
+        for damaged in (b"Q" + name[at + 1 :], name[at + 1 :], b"Q" + name[at:]):
+            path = tmp_path / "ledger.jsonl"
+            bad = line(2, outcome).replace(name, name[:at] + damaged)
+            path.write_bytes(line(1) + bad + line(3))
+            with pytest.raises(LedgerCorrupt):
+                recover(path)
 
 
 @given(

@@ -36,7 +36,7 @@ TORN_TAILS = {
     "a record whose row is a fraction": line(4).replace(b'"row":4', b'"row":4.0'),
     "a record whose row is text": line(4).replace(b'"row":4', b'"row":"4"'),
     "a record without a row": line(4).replace(b'"row":4', b'"now":4'),
-    "an unknown outcome": line(4).replace(b"UPDATED", b"UPDATES"),
+    "an outcome with a letter damaged": line(4).replace(b"UPDATED", b"UPDATES"),
     "an outcome that is a list": line(4).replace(b'"UPDATED"', b'["UPDATED"]'),
     "an operation that is a number": line(4).replace(b'"update_contact"', b"5"),
     "a run that is null": line(4).replace(b'"run-1"', b"null"),

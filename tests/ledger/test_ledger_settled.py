@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,49 @@ def test_settled_rows_are_a_dict_of_the_last_outcome(additions, wanted):
         assert settled.outcomes(operation) == {o: of_operation.count(o) for o in Outcome}
     assert set(settled.operations) == {operation for _, operation in model}
     assert list(settled.rows_with(wanted)) == sorted(k for k, o in model.items() if o in wanted)
+
+
+MANY = st.lists(ROWS | st.just(10**15), max_size=12)
+BLOCKS = st.lists(
+    st.tuples(MANY, st.sampled_from([ATTRIBUTES, CONTACT]), st.sampled_from(Outcome)), max_size=6
+)
+
+
+@given(blocks=BLOCKS, asked=MANY)
+def test_many_rows_at_once_are_settled_like_one_by_one(blocks, asked):
+    """Blocks in any order, with rows twice or settled before, leave what single rows leave."""
+    at_once, one_by_one = SettledRows(), SettledRows()
+    for rows, operation, outcome in blocks:
+        at_once.add_many(np.array(rows, dtype=np.int64), operation, outcome)
+        for row in rows:
+            one_by_one.add(row, operation, outcome)
+    assert at_once.operations == one_by_one.operations
+    for operation in (ATTRIBUTES, CONTACT, "other"):
+        assert at_once.outcomes(operation) == one_by_one.outcomes(operation)
+        rows = np.array(asked, dtype=np.int64)
+        unsettled = at_once.select_unsettled(rows, operation)
+        assert unsettled.dtype == np.bool_
+        assert unsettled.tolist() == [(row, operation) not in one_by_one for row in asked]
+    assert list(at_once.rows_with(Outcome)) == list(one_by_one.rows_with(Outcome))
+
+
+def test_a_million_rows_at_once_over_many_pages():
+    """Rows of sixteen pages, every third left out, are settled and asked for as they are."""
+    rows = np.arange(1, 1_000_001)
+    left_out = rows % 3 == 0
+    settled = SettledRows()
+    settled.add_many(rows[~left_out], CONTACT, Outcome.UNCHANGED)
+    assert settled.outcomes()[Outcome.UNCHANGED] == settled.count() == 666_667
+    assert (settled.select_unsettled(rows, CONTACT) == left_out).all()
+    assert settled.select_unsettled(rows, ATTRIBUTES).all()
+
+
+def test_an_unknown_outcome_settles_no_row_of_many():
+    """Many rows with an outcome that is none settle nothing."""
+    settled = SettledRows()
+    with pytest.raises(KeyError):
+        settled.add_many(np.array([1, 2]), CONTACT, "DONE")
+    assert settled.operations == ()
 
 
 def test_a_retry_moves_the_count_from_the_old_outcome_to_the_new():

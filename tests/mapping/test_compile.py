@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bulk_updater.errors import SourceError
+from bulk_updater.errors import MappingError, SourceError
 from bulk_updater.mapping import compile_mapping
 from bulk_updater.model import Frame, Outcome, Request
 
@@ -190,6 +190,50 @@ class TestIds:
             ("update_contact_attributes", "i", "c"),
             ("update_contact_attributes", "j", "d"),
         ]
+
+
+class TestExpectedInstance:
+    """`--expect-instance`: no other instance may be written to."""
+
+    ARN = f"arn:aws:connect:eu-west-2:123456789012:instance/{INSTANCE}"
+
+    @pytest.mark.parametrize("expected", [INSTANCE, ARN])
+    @pytest.mark.parametrize("named", [INSTANCE, ARN])
+    def test_the_same_by_id_or_arn(self, expected, named):
+        """The expected instance is taken, however either is written."""
+        text = attributes("a: x").replace(INSTANCE, named)
+        compiled = compile_mapping(parse(text), ["id"], SOURCE, expect_instance=expected)
+        (found,) = compiled.map_frame(frame({"id": ["c"]})).entries()
+        assert found.instance_id == INSTANCE
+
+    def test_another_in_the_mapping_is_refused_at_its_line(self):
+        """A mapping for another instance is refused before a row is read, in any operation."""
+        text = contact("Name: n") + attributes("a: x").replace(INSTANCE, "other")
+        with pytest.raises(MappingError) as caught:
+            compile_mapping(parse(text), ["id"], SOURCE, expect_instance=self.ARN)
+        assert caught.value.message == (
+            f'mapping.yaml, line 6: --expect-instance allows only "{INSTANCE}", and InstanceId of '
+            'update_contact_attributes is "other". Nothing was sent. Name the same instance in '
+            "both, or leave the flag out."
+        )
+
+    def test_another_in_a_row_is_invalid(self):
+        """A row for another instance is INVALID, without a word of what it names."""
+        text = attributes("a: x").replace(INSTANCE, '"{I}"')
+        compiled = compile_mapping(parse(text), ["id", "I"], SOURCE, expect_instance=INSTANCE)
+        cells = {"id": ["c"] * 4, "I": [INSTANCE, "planted", self.ARN, ""]}
+        found = list(compiled.map_frame(frame(cells)).entries())
+        assert [getattr(each, "error_code", None) for each in found] == [
+            None,
+            "unexpected_instance",
+            None,
+            "empty_id",
+        ]
+        assert found[1].outcome is Outcome.INVALID
+        assert found[1].error == (
+            'row 2: InstanceId (from "I") is not the instance that --expect-instance names.'
+        )
+        assert found[1].instance_id is None
 
 
 class TestFrames:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bulk_updater.errors import RowError
-from bulk_updater.mapping import compile_mapping
+from bulk_updater.keys import KEY_DTYPE, contact_key
+from bulk_updater.mapping import EXPIRED, compile_mapping
 from bulk_updater.model import Frame, Outcome, Request, Result, UnreadableRow
 
 from .helpers import INSTANCE, SOURCE, attributes, contact, entries, frame, map_cells, parse
@@ -36,7 +37,9 @@ def test_entries_in_file_order():
             "Attributes": {"a": "v", "b": "z"},
         },
         payload_bytes=len("avbz"),
+        payload_digest=first.payload_digest,
     )
+    assert int(first.payload_digest, 16) > 0
     assert isinstance(last, Request)
     assert last.params["Attributes"] == {"a": "w", "b": "z"}
     named = {"instance_id": INSTANCE}
@@ -131,12 +134,71 @@ def test_unreadable_rows_stand_in_their_place(rows, unreadable):
     assert {entry.operation for entry in settled} == {"update_contact_attributes"}
 
 
+def test_entries_among_some_rows():
+    """Rows that are not among those asked about are passed over, unreadable ones never."""
+    text = attributes('a: "{A}"') + contact('Name: "{A}"')
+    error = RowError("row 3: has 3 cells, and the header 2.", rule="ragged_row")
+    cells = frame({"id": ["c"] * 4, "A": ["v"] * 4}).cells
+    whole = Frame(SOURCE, np.array([1, 2, 4, 5]), cells, (UnreadableRow(3, error, ()),))
+    mapped = compile_mapping(parse(text), ["id", "A"], SOURCE).map_frame(whole)
+    asked = []
+
+    def is_settled(row, operation):
+        asked.append(row)
+        return operation == "update_contact"
+
+    among = np.array([True, False, False, True])
+    assert [entry.row for entry in mapped.entries(is_settled, among=among)] == [1, 3, 5]
+    assert asked == [1, 1, 3, 3, 5, 5]
+    assert [entry.row for entry in mapped.entries(among=among & False)] == [3, 3]
+
+
 def test_rows_keep_their_numbers():
     """Row numbers are the source's, whatever position a row has in its frame."""
     cells = {"id": ["c", "c"], "A": ["v", ""]}
     compiled = compile_mapping(parse(attributes('a: "{A}"')), list(cells), SOURCE)
     mapped = compiled.map_frame(frame(cells, first=1001))
     assert [entry.row for entry in mapped.entries()] == [1001, 1002]
+
+
+def test_keys_of_contacts_stand_at_their_rows():
+    """Each row whose ids can be used has its contact's key at its position, any other NULs."""
+    (mapped,) = map_cells(TEXT, CELLS).operations
+    keys = mapped.contact_keys
+    assert keys.dtype == KEY_DTYPE
+    wanted = [contact_key(CELLS["K"][at]) if at in (0, 3, 4, 5) else bytes(16) for at in range(6)]
+    assert [keys[at : at + 1].tobytes() for at in range(6)] == wanted
+
+
+def test_requests_are_grouped_by_instance():
+    """Each instance comes once with its rows that make a request, in file order."""
+    text = attributes('a: "{A}"', contact='"{K}"', before=BEFORE).replace(INSTANCE, '"{I}"')
+    instances = ["i", "j", "arn:aws:connect:r:1:instance/i", "j", "k", "i"]
+    (mapped,) = map_cells(text, {**CELLS, "K": ["c"] * 6, "I": instances}).operations
+    groups = [(name, positions.tolist()) for name, positions in mapped.instance_groups()]
+    assert groups == [("i", [0, 2, 5]), ("j", [3])]
+    (one,) = map_cells(TEXT, CELLS).operations
+    assert [(name, at.tolist()) for name, at in one.instance_groups()] == [(INSTANCE, [0, 5])]
+    (none,) = map_cells(TEXT, {name: [""] * 2 for name in CELLS}).operations
+    assert none.instance_groups() == []
+
+
+def test_rows_that_are_not_sent_are_told_together():
+    """Selected rows come with the numbers, ids and digests that their requests have."""
+    (mapped,) = map_cells(TEXT, {**CELLS, "B": ["y"] * 6}).operations
+    selected = mapped.to_send.copy()
+    selected[3] = False
+    block = mapped.unsent(selected, Outcome.SKIPPED, EXPIRED)
+    requests = [mapped.request(int(at)) for at in np.flatnonzero(selected)]
+    assert len(block) == len(requests) == 3
+    assert (block.source, block.operation) == (SOURCE, "update_contact_attributes")
+    assert (block.outcome, block.error_code) == (Outcome.SKIPPED, "expired")
+    assert block.rows.tolist() == [request.row for request in requests]
+    assert block.instance_ids.to_pylist() == [request.instance_id for request in requests]
+    assert block.contact_ids.to_pylist() == [request.contact_id for request in requests]
+    assert [f"{number:016x}" for number in block.digests.tolist()] == [
+        request.payload_digest for request in requests
+    ]
 
 
 def test_requests_do_not_share_what_they_hold():

@@ -132,14 +132,15 @@ class TestLoad:
             "update-contact: {}",
             (
                 'line 1: "update-contact" is not a key of a mapping. Did you mean '
-                '"update_contact"? Known: source, update_contact_attributes, update_contact.'
+                '"update_contact"? Known: source, contact_started, update_contact_attributes, '
+                "update_contact."
             ),
         ),
         (
             attributes("a: x") + "where: []\n",
             (
                 'line 6: "where" is not a key of a mapping. Known: '
-                "source, update_contact_attributes, update_contact."
+                "source, contact_started, update_contact_attributes, update_contact."
             ),
         ),
         (
@@ -185,7 +186,7 @@ class TestLoad:
         ),
         (
             "source:\n  where:\n    - {colum: a, in: [x]}",
-            ('line 3: source.where[0] lacks the key "column".'),
+            ('line 3: "colum" is not a key of source.where[0]. Did you mean "column"?'),
         ),
         (
             "source:\n  where:\n    - {column: a, equal: x}",
