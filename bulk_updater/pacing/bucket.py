@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from itertools import count
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +16,11 @@ __all__ = ["TokenBucket"]
 
 # The shortest timer, in seconds. Below the resolution of a clock, time may not move on at all.
 _SHORTEST_TIMER_S: Final = 1e-6
+
+
+class _Turn(NamedTuple):
+    number: int
+    future: asyncio.Future[None]
 
 
 class TokenBucket:
@@ -31,9 +37,11 @@ class TokenBucket:
     def __init__(self, tokens: Tokens, clock: Callable[[], float] | None = None) -> None:
         self.tokens = tokens
         self._clock = clock or asyncio.get_running_loop().time
-        self._front: deque[asyncio.Future[None]] = deque()
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._front: deque[_Turn] = deque()
+        self._queue: deque[_Turn] = deque()
+        self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_paused = False
 
     @property
     def n_waiting(self) -> int:
@@ -51,22 +59,39 @@ class TokenBucket:
             asyncio.CancelledError: If the task is cancelled; then no token is taken.
         """
         # Who finds nobody before him need not queue, which is how all go while there are tokens.
-        if not self._front and (front or not self._queue) and self.tokens.take(self._clock()):
+        if not self._front and (front or not self._queue) and self._take(self._clock()):
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue = self._front if front else self._queue
-        queue.append(turn)
+        number, queue = next(self._numbers), self._front if front else self._queue
+        while True:
+            turn = _Turn(number, asyncio.get_running_loop().create_future())
+            _put_in_order(queue, turn)
+            self._schedule()
+            try:
+                await turn.future
+            except asyncio.CancelledError:
+                if not turn.future.cancelled():
+                    # The turn came in the same moment; its token goes to the next.
+                    self.tokens.give_back()
+                    self._grant()
+                elif turn in queue:
+                    queue.remove(turn)
+                raise
+            if not self._is_paused:
+                return
+            # The pause came between the turn and this task: it waits where it stood.
+            self.tokens.give_back()
+
+    def pause(self) -> None:
+        """Hands out no token any more, not even to those who wait; they keep their places."""
+        self._is_paused = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def resume(self) -> None:
+        """Goes on handing out tokens."""
+        self._is_paused = False
         self._schedule()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():
-                # The turn came in the same moment; its token goes to the next.
-                self.tokens.give_back()
-                self._grant()
-            elif turn in queue:
-                queue.remove(turn)
-            raise
 
     def adjusted(self) -> None:
         """The bucket's rate or tokens have changed: whoever waits, waits anew."""
@@ -82,16 +107,27 @@ class TokenBucket:
             self._timer = None
         now_s = self._clock()
         while waiting := self._front or self._queue:
-            if waiting[0].done():  # cancelled, and its task has not run yet
+            if waiting[0].future.done():  # cancelled, and its task has not run yet
                 waiting.popleft()
-            elif self.tokens.take(now_s):
-                waiting.popleft().set_result(None)
+            elif self._take(now_s):
+                waiting.popleft().future.set_result(None)
             else:
                 break
         self._schedule()
 
+    def _take(self, now_s: float) -> bool:
+        return not self._is_paused and self.tokens.take(now_s)
+
     def _schedule(self) -> None:
-        if self._timer is None and (self._front or self._queue):
+        if self._timer is None and not self._is_paused and (self._front or self._queue):
             now_s = self._clock()
             delay_s = max(_SHORTEST_TIMER_S, self.tokens.ready_at_s(now_s) - now_s)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._grant)
+
+
+def _put_in_order(queue: deque[_Turn], turn: _Turn) -> None:
+    """Puts a turn behind all that were asked for before it: at the end, but after a pause."""
+    at = len(queue)
+    while at and queue[at - 1].number > turn.number:
+        at -= 1
+    queue.insert(at, turn)

@@ -95,6 +95,9 @@ class Pacer:
             for name, quota in quotas.items()
         }
         self._recent = _RecentStarts()
+        self._pauses: set[str] = set()
+        self._paused_at_s = 0.0
+        self._paused_before_s = 0.0
 
     async def acquire(self, operation: str, *, front: bool = False) -> Start:
         """Waits until a request of the operation may start.
@@ -110,7 +113,7 @@ class Pacer:
         await lane.bucket.acquire(front=front)
         now_s = self._clock()
         self._recent.add(now_s)
-        lane.series.started(now_s, lane.rate_per_s)
+        lane.series.started(self.awake_s(), lane.rate_per_s)
         return lane.regulator.started(now_s)
 
     def accepted(self, operation: str, start: Start) -> None:
@@ -133,11 +136,64 @@ class Pacer:
         lane = self._lanes[operation]
         now_s = self._clock()
         lane.regulator.throttled(start, now_s, retry_after_s)
-        lane.series.throttled(now_s, lane.rate_per_s)
+        lane.series.throttled(self.awake_s(), lane.rate_per_s)
         lane.bucket.adjusted()
 
+    def pause(self, reason: str) -> None:
+        """Lets no request start any more, also none that waits already; they keep their order.
+
+        What is asked of the service besides, such as to be left alone until a moment, holds all
+        the same.
+
+        Args:
+            reason: Who asks. The pause lasts until every reason is taken back.
+        """
+        if not self._pauses:
+            now_s = self._paused_at_s = self._clock()
+            for lane in self._lanes.values():
+                lane.bucket.pause()
+                lane.regulator.pause(now_s)
+        self._pauses.add(reason)
+
+    def resume(self, reason: str) -> None:
+        """Takes a reason to pause back; one that there is not changes nothing."""
+        if reason not in self._pauses:
+            return
+        self._pauses.remove(reason)
+        if self._pauses:
+            return
+        now_s = self._clock()
+        self._paused_before_s += now_s - self._paused_at_s
+        for lane in self._lanes.values():
+            lane.regulator.resume(now_s)
+            lane.bucket.resume()
+
+    @property
+    def pauses(self) -> frozenset[str]:
+        """The reasons for which no request may start now; empty where some may."""
+        return frozenset(self._pauses)
+
+    def paused_s(self) -> float:
+        """Seconds for which no request might start, in all pauses until now."""
+        now_s = self._clock()
+        return self._paused_before_s + (now_s - self._paused_at_s if self._pauses else 0.0)
+
+    def awake_s(self) -> float:
+        """The time now on a clock that stands still while there is a pause, in seconds."""
+        return self._clock() - self.paused_s()
+
+    def limit(self, rate_per_s: float | None) -> None:
+        """Lets no more requests of each operation start than this, whatever its controller says.
+
+        Args:
+            rate_per_s: Requests per second, above 0; None lifts the limit.
+        """
+        for lane in self._lanes.values():
+            lane.regulator.limit(rate_per_s, self._clock())
+            lane.bucket.adjusted()
+
     def rate_per_s(self, operation: str) -> float:
-        """Requests of the operation that may start per second now."""
+        """Requests of the operation that may start per second now, but for a pause."""
         return self._lanes[operation].rate_per_s
 
     def ceiling_per_s(self, operation: str) -> float | None:
@@ -145,8 +201,8 @@ class Pacer:
         return self._lanes[operation].ceiling_per_s
 
     def allowed_per_s(self) -> float:
-        """Requests that may start per second now, over all operations."""
-        return sum(lane.rate_per_s for lane in self._lanes.values())
+        """Requests that may start per second now, over all operations; 0 in a pause."""
+        return 0.0 if self._pauses else sum(lane.rate_per_s for lane in self._lanes.values())
 
     def started_per_s(self) -> float:
         """Requests started per second over the last ten seconds, over all operations."""
@@ -157,7 +213,13 @@ class Pacer:
         return self._lanes[operation].regulator.controller.found()
 
     def series(self) -> list[dict[str, Any]]:
-        """How the pace went, for each operation: see `PaceSeries.to_record`."""
+        """How the pace went, for each operation: see `PaceSeries.to_record`.
+
+        Pauses are left out of the intervals; `paused_s` says how long they were, if there were any.
+        """
+        paused_s = round(self.paused_s(), 3)
+        paused = {"paused_s": paused_s} if paused_s else {}
         return [
-            {"operation": name, **lane.series.to_record()} for name, lane in self._lanes.items()
+            {"operation": name, **lane.series.to_record(), **paused}
+            for name, lane in self._lanes.items()
         ]

@@ -110,6 +110,7 @@ class SeekingController:
         is_sure: bool = False,
     ) -> None:
         self._ceiling_per_s = ceiling_per_s
+        self._limit_per_s = math.inf
         self._tally = Tally()
         self._level = Level()
         self._quota = Belief(quota_per_s, now_s)
@@ -181,6 +182,19 @@ class SeekingController:
             self._end_probe(mark)
         return self._hold_after(mark, start.number, now)
 
+    def held(self, limit_per_s: float, now_s: float) -> None:
+        """Breaks off what it is trying out, where that takes more than is allowed."""
+        self._limit_per_s = limit_per_s
+        if limit_per_s >= self.rate_per_s(now_s):
+            return
+        now = Mark(now_s, self._tally.n_taken)
+        # Or an hour at the limit would look like an hour in which there was no more.
+        self._steps = [now]
+        if self._phase is Phase.PROBE:
+            self._enter(Phase.HOLD, now)
+        elif self._phase is Phase.CLIMB:
+            self._since = now
+
     def rate_per_s(self, now_s: float) -> float:  # noqa: ARG002 - it moves by answers alone
         """Requests that may start per second."""
         return min(self._ceiling_per_s, max(SLOWEST_PER_S, self._aim_per_s()))
@@ -209,6 +223,10 @@ class SeekingController:
             return self._budget.rate_per_s
         return self._quota.per_s * (1.0 + self._excess)
 
+    def _has_room(self) -> bool:
+        """Whether more than now would be allowed to start."""
+        return self._aim_per_s() < min(self._ceiling_per_s, self._limit_per_s)
+
     def _enter(self, phase: Phase, now: Mark) -> None:
         self._phase = phase
         self._since = now
@@ -218,7 +236,7 @@ class SeekingController:
         self._doubt.fade(now.at_s, self._quota.per_s)
         # Nobody asks for more while it is in doubt whether there is less.
         is_time = now.at_s - self._since.at_s >= self._probe_gap_s and self._doubt.amount < 1.0
-        if is_time and self._aim_per_s() < self._ceiling_per_s:
+        if is_time and self._has_room():
             self._excess = self._probe_excess()
             self._enter(Phase.PROBE, now)
 
@@ -237,13 +255,19 @@ class SeekingController:
         self._enter(Phase.CLIMB, now)
 
     def _step_up_if_outlived(self, now: Mark) -> None:
-        """Climbs on if this step's rate was made use of, for longer than a burst lasts."""
+        """Climbs on once this step's rate was made use of, for longer than a burst lasts."""
         took_s = now.at_s - self._since.at_s
         n_due = took_s * self._aim_per_s()
         was_used = now.n_taken - self._since.n_taken >= 0.8 * n_due - 2.0
         has_outlived = took_s >= self._CLIMB_STEP_S + self._round_trip_s
-        if has_outlived and was_used and self._aim_per_s() < self._ceiling_per_s:
+        if not has_outlived or not self._has_room():
+            return
+        if was_used:
             self._climb_on(now, None, self._steps)
+        else:
+            # Something else was slower, and may have been for an hour. The step begins anew, or
+            # that hour's average would have to be made up for first.
+            self._since = now
 
     def _end_climb(self, mark: Mark) -> None:
         """The first estimate: what the last steps took, less the burst that they began with."""

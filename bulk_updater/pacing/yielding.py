@@ -110,6 +110,9 @@ class YieldingController:
         """Gives way."""
         return 0.0 if self._courtesy.throttled(now_s) else None
 
+    def held(self, limit_per_s: float, now_s: float) -> None:
+        """Means nothing here."""
+
     def rate_per_s(self, now_s: float) -> float:  # noqa: ARG002 - it moves by answers alone
         """Requests that may start per second."""
         return self._ceiling_per_s * self._courtesy.share

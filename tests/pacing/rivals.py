@@ -34,6 +34,9 @@ class Fixed:
         """The rate."""
         return self._rate_per_s
 
+    def held(self, limit_per_s: float, now_s: float) -> None:
+        pass
+
     def found(self) -> FoundQuota | None:
         """Nothing."""
 

@@ -263,6 +263,9 @@ class Deciding:
         assert now_s >= 0
         return self.rate
 
+    def held(self, limit_per_s: float, now_s: float) -> None:
+        self.heard.append(("held", limit_per_s, now_s))
+
     def found(self) -> FoundQuota | None:
         return FoundQuota(rate_per_s=self.rate)
 
