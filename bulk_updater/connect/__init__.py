@@ -3,6 +3,8 @@
     open_connect   settings -> an open `Connect`; what cannot work is a `ConfigError` here,
                    before a row is read
     Connect.send   one request, one attempt, no retry of the SDK's
+    Connect.read_attributes
+                   what is stored for a contact; the same rules
     translate      any foreign exception -> exactly one `SendError`
     read_quotas    what Service Quotas says of the account -> `AppliedQuotas`; it never fails
     advise         why a run stopped, in one sentence
@@ -35,11 +37,13 @@ from bulk_updater.connect.judging import translate
 from bulk_updater.connect.meanings import CODES, EXCEPTIONS, FOREIGN, STATUSES, Meaning
 from bulk_updater.connect.opening import check_endpoint_url
 from bulk_updater.connect.quotas import AppliedQuotas, read_credentials_end, read_quotas
+from bulk_updater.connect.reading import READ_ATTRIBUTES
 
 __all__ = [
     "CODES",
     "EXCEPTIONS",
     "FOREIGN",
+    "READ_ATTRIBUTES",
     "STATUSES",
     "AppliedQuotas",
     "Connect",

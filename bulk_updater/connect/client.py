@@ -28,6 +28,7 @@ from bulk_updater.connect.opening import (
     open_session,
 )
 from bulk_updater.connect.quotas import ask_quotas
+from bulk_updater.connect.reading import READ_ATTRIBUTES, attributes_of, params_of
 from bulk_updater.errors import (
     ConfigError,
     SendError,
@@ -110,12 +111,35 @@ class Connect:
         Raises:
             SendError: For everything else, as one of its four subclasses.
         """
-        api_name = self._api_names.get(request.operation)
+        metadata = (await self._call(request.operation, request.params))["ResponseMetadata"]
+        return Receipt(request_id=metadata["RequestId"], http_status=metadata["HTTPStatusCode"])
+
+    async def read_attributes(self, instance_id: str, contact_id: str) -> dict[str, str]:
+        """Makes one attempt to read what is stored for a contact.
+
+        Take the token of the bucket of `READ_ATTRIBUTES` before this call: reads have a quota of
+        their own.
+
+        Args:
+            instance_id: The Connect instance.
+            contact_id: The initial contact.
+
+        Returns:
+            Every attribute with its value. The values are cells: none belongs into a message.
+
+        Raises:
+            SendError: If they could not be read, as one of its four subclasses.
+        """
+        return attributes_of(await self._call(READ_ATTRIBUTES, params_of(instance_id, contact_id)))
+
+    async def _call(self, operation: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """One attempt at any operation: an answer of Connect's with a request id, or an error."""
+        api_name = self._api_names.get(operation)
         if api_name is None:
             raise make_error("UnknownOperationException", None)
         signed_with = await self._load_credentials()
         try:
-            answer = await getattr(self._client, request.operation)(**request.params)
+            answer: dict[str, Any] = await getattr(self._client, operation)(**params)
         except SendError:
             raise  # `judge_answer` or `Signing` spoke
         except FOREIGN as error:
@@ -126,12 +150,11 @@ class Connect:
                 await self._renew(self._signing, signed_with)
             raise told from None
         metadata = answer["ResponseMetadata"]
-        request_id = metadata.get("RequestId")
-        if not request_id:
+        if not metadata.get("RequestId"):
             raise make_error("UnexpectedAnswer", metadata["HTTPStatusCode"])
         if self._signing is not None:
             self._signing.accepted(signed_with)
-        return Receipt(request_id=request_id, http_status=metadata["HTTPStatusCode"])
+        return answer
 
     async def _load_credentials(self) -> Any:
         """What the next request is signed with; loaded here, where it is known what went wrong."""
