@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from bulk_updater.errors import ConfigError
+from bulk_updater.schedule import ScheduleConfig
 
 __all__ = [
     "DOCUMENTED_BURST",
@@ -24,6 +25,7 @@ __all__ = [
     "PacingConfig",
     "RetryConfig",
     "RunConfig",
+    "ScheduleConfig",
     "SourceFormat",
     "is_loopback",
     "is_plain_http",
@@ -209,6 +211,7 @@ class RunConfig:
         pacing: How fast.
         retry: How patiently.
         max_failures: When to give up.
+        schedule: When it may work, and until when.
         sandbox: Whether the target is the local sandbox; kept apart from real runs.
         changes: Whether only what changed is sent.
         supersede: The run directory of an older export's run, which this run takes over from.
@@ -233,6 +236,7 @@ class RunConfig:
     pacing: PacingConfig = field(default_factory=PacingConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
     max_failures: MaxFailures = field(default_factory=MaxFailures)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     sandbox: bool = False
     changes: ChangesConfig = field(default_factory=ChangesConfig)
     supersede: Path | None = None

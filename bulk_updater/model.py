@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -169,7 +169,8 @@ class Result:
         request_id: The service's id of the last attempt.
         payload_digest: 16 hex digits over what the row writes, ids not counted: two rows that
             write the same have the same.
-        attribute_names: What was written: attribute keys, or members such as `References.crm`.
+        attribute_names: What the row itself writes: attribute keys, or members such as
+            `References.crm`.
         payload_bytes: UTF-8 bytes of all keys and values written.
         merged_into: The later row whose request carried this row's changes.
         started_at: When the first attempt began, in seconds since the epoch.
@@ -285,6 +286,8 @@ class Progress:
             it is known.
         started_per_s: Asks for the requests started per second lately, over all operations.
         exclusive: Whether the run was told that nobody else uses the account.
+        run_id: The run; None before its directory is open.
+        listeners: Each is told the results of requests when they are durable; none may raise.
     """
 
     results_total: int = 0
@@ -298,6 +301,8 @@ class Progress:
     allowed_per_s: Callable[[], float] = lambda: 0.0
     started_per_s: Callable[[], float] = lambda: 0.0
     exclusive: bool = False
+    run_id: str | None = None
+    listeners: list[Callable[[Sequence[Result]], None]] = field(default_factory=list)
 
     def count(self, outcome: Outcome, n_results: int = 1) -> None:
         """Results have become durable."""
@@ -339,7 +344,7 @@ class RunSummary:
 
     Attributes:
         run_id: The run.
-        state: `finished`, `stopped` or `interrupted`.
+        state: `finished`, `stopped`, `interrupted` or `deadline`.
         reason: Why it did not finish, in a sentence; None where it finished.
         rows_read: Rows in all sources.
         outcomes: Results by outcome, every outcome named, those of earlier executions included.

@@ -23,7 +23,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 __all__ = [
     "OPERATION_NAMES",
@@ -220,11 +220,48 @@ class Operation:
                 continue
             if self.shape.members[member].kind != "map":
                 names.append(member)
-            elif len(self.written_members) == 1:
-                names.extend(value)
             else:
-                names.extend(f"{member}.{key}" for key in value)
+                names.extend(self._prefix_of(member) + key for key in value)
         return tuple(names)
+
+    def without(self, params: Mapping[str, Any], names: Collection[str]) -> dict[str, Any] | None:
+        """A request that leaves alone what another one wrote.
+
+        Of a member that the service merges by key, the keys that are not named stay. What the
+        service does with keys of References that a request does not name is not documented, so
+        any other map goes as a whole where one key of it is named, be it another one: the request
+        might take that key away.
+
+        Args:
+            params: A request of this operation.
+            names: What is not to be written, as `written_names` names it.
+
+        Returns:
+            The request with its ids; None where nothing is left to write, or something that the
+            operation requires is not.
+        """
+        kept = {name: value for name, value in params.items() if name in self.id_members}
+        for member in self.written_members:
+            value = params.get(member)
+            if value is None:
+                continue
+            if self.shape.members[member].kind != "map":
+                if member not in names:
+                    kept[member] = value
+                continue
+            prefix = self._prefix_of(member)
+            if member in self.merged_by_key:
+                value = {key: inner for key, inner in value.items() if prefix + key not in names}
+            elif any(name.startswith(prefix) for name in names):
+                continue
+            if value:
+                kept[member] = value
+        is_whole = all(member in kept for member in self.shape.required)
+        return kept if is_whole and kept.keys() - self.id_members else None
+
+    def _prefix_of(self, member: str) -> str:
+        """What stands before a map's keys among the names of what is written."""
+        return "" if len(self.written_members) == 1 else f"{member}."
 
     def merge(self, earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any] | None:
         """One request that leaves a contact as `earlier` and then `later` would.

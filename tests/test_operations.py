@@ -236,3 +236,64 @@ def test_a_merged_request_keeps_the_limit(room, fits):
     assert (merged is not None) == fits
     if fits:
         assert ATTRIBUTES.payload_bytes(merged) == 32_768
+
+
+WRITTEN = CONTACTS.map(lambda request: {name: value for name, value in request.items() if value})
+
+
+@settings(max_examples=300)
+@given(CONTACTS, WRITTEN, WRITTEN)
+def test_what_is_left_of_a_contact_undoes_nothing(state, earlier, later):
+    """Sent after a later row's request, it changes no member of that, however it is read."""
+    left = CONTACT.without(earlier, CONTACT.written_names(later))
+    for service in SERVICES:
+        after = service(state, later)
+        again = after if left is None else service(after, left)
+        assert {name: again[name] for name in later} == {name: after[name] for name in later}
+
+
+@settings(max_examples=300)
+@given(WRITTEN, WRITTEN)
+def test_what_no_later_row_wrote_is_left(earlier, later):
+    """Members that a later request does not have are kept whole; the ids always are."""
+    left = CONTACT.without(earlier, CONTACT.written_names(later))
+    kept = {name: value for name, value in earlier.items() if name in IDS or name not in later}
+    assert left == (kept if kept.keys() - IDS.keys() else None)
+
+
+@given(ATTRIBUTE_REQUESTS, ATTRIBUTE_REQUESTS)
+def test_attributes_are_left_key_by_key(earlier, later):
+    """Sent late, the rest ends as the two requests in order would; None where there is no rest."""
+    left = ATTRIBUTES.without(earlier, ATTRIBUTES.written_names(later))
+    in_order = by_key(earlier, later)["Attributes"]
+    if left is None:
+        assert in_order == later["Attributes"]
+    else:
+        assert left["Attributes"]
+        assert not left["Attributes"].keys() & later["Attributes"].keys()
+        assert by_key(later, left)["Attributes"] == in_order
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        ((), {"Name": "n", "References": {"a": {"Type": "URL"}}}),
+        (("References.b",), {"Name": "n"}),
+        (("ReferencesX", "Nam", "a"), {"Name": "n", "References": {"a": {"Type": "URL"}}}),
+        (("Name",), {"References": {"a": {"Type": "URL"}}}),
+        (("Name", "References.a"), None),
+    ],
+)
+def test_names_of_members_and_of_their_keys(names, left):
+    """One key of References takes the whole member with it; a name that only begins alike none."""
+    request = IDS | {"Name": "n", "References": {"a": {"Type": "URL"}}}
+    assert CONTACT.without(request, names) == (None if left is None else IDS | left)
+    assert request == IDS | {"Name": "n", "References": {"a": {"Type": "URL"}}}
+
+
+def test_a_required_member_is_not_left_out():
+    """Attributes that are all written leave no request, although the ids are there."""
+    request = {"InstanceId": "i", "InitialContactId": "c", "Attributes": {"a": "1", "b": "2"}}
+    assert ATTRIBUTES.without(request, {"a"}) == request | {"Attributes": {"b": "2"}}
+    assert ATTRIBUTES.without(request, {"a", "b", "c"}) is None
+    assert ATTRIBUTES.without(request, ()) == request

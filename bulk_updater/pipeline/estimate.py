@@ -8,16 +8,25 @@ from typing import TYPE_CHECKING, Final
 
 from bulk_updater.model import QuotaOrigin
 from bulk_updater.pacing import initial_rate_per_s
+from bulk_updater.pipeline.deadline import attempt_s
+from bulk_updater.schedule import Nights, nights
 from bulk_updater.words import count, duration, figure, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulk_updater.config import PacingConfig
+    from bulk_updater.config import PacingConfig, RunConfig
     from bulk_updater.model import Quota
     from bulk_updater.operations import Operation
 
-__all__ = ["LONG_RUN_S", "AtQuota", "at_other_quotas", "describe_long_run", "describe_pace"]
+__all__ = [
+    "LONG_RUN_S",
+    "AtQuota",
+    "at_other_quotas",
+    "describe_long_run",
+    "describe_pace",
+    "nights_of",
+]
 
 LONG_RUN_S: Final = 3600.0
 """What is worth asking AWS for more, in seconds: small raises are granted within hours."""
@@ -72,6 +81,23 @@ def _round_figures_above(rate_per_s: float) -> Iterator[float]:
             if figure_per_s > rate_per_s:
                 yield figure_per_s
         exponent += 1
+
+
+def nights_of(config: RunConfig, takes_s: float, now: float) -> Nights | None:
+    """How many nights a run needs; None where it may always work.
+
+    Args:
+        config: The run, with its schedule.
+        takes_s: Seconds of sending.
+        now: When it begins, in seconds since the epoch.
+
+    Raises:
+        ConfigError: If its deadline has passed.
+    """
+    schedule = config.schedule
+    if (schedule.until, schedule.for_s, schedule.window) == (None, None, None):
+        return None
+    return nights(schedule, takes_s, now, attempt_s=attempt_s(config.connection))
 
 
 def describe_pace(pacing: PacingConfig, quota: Quota, account_id: str | None) -> str:

@@ -9,6 +9,9 @@ A row that could not be read stands there as it was, and stays unreadable until 
 the columns behind it, it never has as many cells as the header. Otherwise a short row would come
 back as a whole one with empty cells. The same holds for a row with a cell that cannot be written
 as it was.
+
+A row that comes from an earlier `failed.csv` stands there with the number that it has in that one:
+see `mended`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, TextIO
 from bulk_updater.errors import LedgerWriteError
 from bulk_updater.ledger import standing_results
 from bulk_updater.model import FAILED_COLUMNS, Outcome
+from bulk_updater.pipeline.mended import BAD_ORIGIN, ORIGIN_COLUMNS, mends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -114,7 +118,8 @@ def _write(
             if part.first_row > chunk[-1] or part.first_row + part.n_rows <= chunk[0]:
                 continue
             for raw in part.source.read_raw_rows(errors.__contains__, first_row=part.first_row):
-                line = _line(raw, part.source, columns, errors[raw.row], file.encoding)
+                reasons = _with_origin(raw, part.source, errors[raw.row])
+                line = _line(raw, part.source, columns, reasons, file.encoding)
                 writer.writerow(line)
 
 
@@ -142,6 +147,20 @@ def _errors(run_dir: RunDir, rows: set[int]) -> dict[int, list[str]]:
             new if old is None else [new[0], *map("; ".join, zip(old[1:], new[1:], strict=True))]
         )
     return cells
+
+
+def _with_origin(raw: RawRow, source: Source, errors: list[str]) -> list[str]:
+    """The cells of `FAILED_COLUMNS`; of a mended row, what it was in the run that it comes from."""
+    if not mends(source):
+        return errors
+    if not raw.readable:
+        return ["", *errors[1:]]  # nobody can tell which of its cells is the number
+    by_name = dict(zip(source.columns, raw.cells, strict=True))
+    row, operation = (
+        by_name[name].decode(source.encoding, "backslashreplace") for name in ORIGIN_COLUMNS
+    )
+    # Where it could not be read, the row is INVALID for operations that it never failed for.
+    return [row, operation if BAD_ORIGIN in errors[3] else errors[1], *errors[2:]]
 
 
 def _encoding(job: Job, columns: Sequence[str]) -> str:

@@ -86,7 +86,13 @@ def open_job(config: RunConfig) -> OpenedJob:
     spec = load_spec(config.mapping)
     opened = [open_source(path, spec.source.format) for path in config.sources]
     sources = tuple(
-        (source, compile_mapping(spec, source.columns, source.name)) for source in opened
+        (
+            source,
+            compile_mapping(
+                spec, source.columns, source.name, expect_instance=config.expect_instance
+            ),
+        )
+        for source in opened
     )
     for source, mapping in sources:
         source.read_frames(mapping.columns)  # refuses a column that has no text; reads nothing

@@ -9,9 +9,10 @@ from bulk_updater.model import FoundQuota, PaceSummary, to_iso
 from bulk_updater.pacing import Pacer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bulk_updater.config import PacingConfig
+    from bulk_updater.model import Quota
     from bulk_updater.pipeline.quotas import KnownQuotas
 
 __all__ = ["Pace"]
@@ -26,10 +27,15 @@ class Pace:
     """
 
     def __init__(
-        self, config: PacingConfig, known: KnownQuotas, *, now: Callable[[], float]
+        self,
+        config: PacingConfig,
+        known: KnownQuotas,
+        *,
+        now: Callable[[], float],
+        beside: Mapping[str, Quota] | None = None,
     ) -> None:
         self._clock = asyncio.get_running_loop().time
-        self.pacer = Pacer(config, known.quotas, self._clock)
+        self.pacer = Pacer(config, {**known.quotas, **(beside or {})}, self._clock)
         self.known = known
         self._config = config
         self._began_at = now()
@@ -49,7 +55,7 @@ class Pace:
     def summarise(self) -> tuple[PaceSummary, ...]:
         """How each operation went until now."""
         # At least a second, or a few requests at once would look like thousands a second.
-        took_s = max(1.0, self._clock() - self._began_s)
+        took_s = max(1.0, self._clock() - self._began_s - self.pacer.paused_s())
         counts = {each["operation"]: each for each in self.pacer.series()}
         return tuple(
             PaceSummary(

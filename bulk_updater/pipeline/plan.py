@@ -17,12 +17,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bulk_updater.connect import CredentialsEnd, read_credentials_end, read_quotas
-from bulk_updater.model import QuotaOrigin, Result
+from bulk_updater.errors import ConfigError, StateError
+from bulk_updater.ledger import SettledRows
+from bulk_updater.model import Outcome, QuotaOrigin, Result, to_iso
 from bulk_updater.pacing import ceiling_per_s, initial_rate_per_s
-from bulk_updater.pipeline.estimate import AtQuota, at_other_quotas, describe_pace
+from bulk_updater.pipeline.changes import recall_of, state_file
+from bulk_updater.pipeline.deciding import Gathering, decide
+from bulk_updater.pipeline.estimate import (
+    AtQuota,
+    at_other_quotas,
+    describe_pace,
+    nights_of,
+)
 from bulk_updater.pipeline.job import OpenedJob, open_job
 from bulk_updater.pipeline.lasting import describe_credentials_end
 from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas
+from bulk_updater.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,8 +73,9 @@ class OperationPlan:
 
     Attributes:
         operation: Its snake_case name.
-        n_requests: Requests, one for each row that makes one; rows of one contact that wait for
-            each other may be merged into fewer.
+        n_requests: Requests to send, one for each row that makes one; rows of one contact that
+            wait for each other may be merged into fewer.
+        n_unchanged: Rows that would be UNCHANGED.
         n_invalid: Rows that would be INVALID.
         skipped: Rows that would be SKIPPED, by reason.
         invalid: The INVALID rows grouped by rule and place, the largest group first.
@@ -84,6 +95,7 @@ class OperationPlan:
 
     operation: str
     n_requests: int = 0
+    n_unchanged: int = 0
     n_invalid: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     invalid: list[InvalidGroup] = field(default_factory=list)
@@ -110,6 +122,9 @@ class Plan:
         operations: Each operation of the mapping.
         account_id: The AWS account whose quotas they are; None where that is not known.
         takes_s: Seconds that the run would take; the operations go side by side.
+        n_nights: How many nights that would be, where it may not always work; None where it may.
+        ends_at: When it would be done, as UTC ISO 8601, if it began now; None where it may always
+            work, and where it never would be, since the time that it has is too short.
         warnings: What is unusual but allowed.
     """
 
@@ -119,6 +134,8 @@ class Plan:
     account_id: str | None
     takes_s: float
     warnings: tuple[str, ...]
+    n_nights: int | None = None
+    ends_at: str | None = None
 
 
 def plan(config: RunConfig, *, warn: Callable[[str], None] | None = None) -> Plan:
@@ -132,6 +149,7 @@ def plan(config: RunConfig, *, warn: Callable[[str], None] | None = None) -> Pla
     Raises:
         UsageError: If the mapping or a source is not usable.
     """
+    config.schedule.deadline_at(time.time())  # refused before a row is looked at
     job = open_job(config)
     if warn is not None:
         for warning in job.spec.warnings:
@@ -139,21 +157,35 @@ def plan(config: RunConfig, *, warn: Callable[[str], None] | None = None) -> Pla
     asked = _ask_meanwhile(config, job.operations)
     n_rows = dict.fromkeys((source.name for source, _ in job.sources), 0)
     counters = [_Counter(operation) for operation in job.operations]
+    gathering = Gathering() if config.changes.only_changed else None
     for frame in _one_ahead(job):
+        if gathering is not None:
+            gathering.add(frame)
         n_rows[frame.frame.source] += len(frame.frame.rows) + len(frame.frame.unreadable)
         for counter, mapped in zip(counters, frame.operations, strict=True):
             counter.add(frame, mapped)
     known, ends = asked.result()
+    unsure = None
+    if gathering is not None:
+        unsure = _leave_unchanged_out(counters, gathering, config, known, sum(n_rows.values()))
     operations = tuple(counter.result(config.pacing, known) for counter in counters)
     takes_s = max(operation.takes_s for operation in operations)
-    ends_early = describe_credentials_end(ends, now_s=time.time(), takes_s=takes_s)
+    now = time.time()
+    worked = nights_of(config, takes_s, now)
+    lasts_s = takes_s if worked is None or worked.ends_at is None else worked.ends_at - now
+    ends_early = describe_credentials_end(ends, now_s=now, takes_s=lasts_s)
     return Plan(
         n_rows=sum(n_rows.values()),
         sources=tuple(n_rows.items()),
         operations=operations,
         account_id=known.account_id,
         takes_s=takes_s,
-        warnings=(*job.spec.warnings, *([] if ends_early is None else [ends_early])),
+        warnings=(
+            *job.spec.warnings,
+            *(each for each in (ends_early, unsure) if each is not None),
+        ),
+        n_nights=None if worked is None else worked.n_nights,
+        ends_at=None if worked is None or worked.ends_at is None else to_iso(worked.ends_at),
     )
 
 
@@ -194,8 +226,36 @@ def _one_ahead(job: OpenedJob) -> Iterator[MappedFrame]:
             yield frame
 
 
+def _leave_unchanged_out(
+    counters: list[_Counter],
+    gathering: Gathering,
+    config: RunConfig,
+    known: KnownQuotas,
+    n_rows: int,
+) -> str | None:
+    """Count what a run would not send; a warning where nobody can say."""
+    path, now = state_file(config), time.time()
+    if not path.exists():
+        return None  # nothing is remembered yet, so everything would be sent
+    try:
+        with State.read_only(path) as state:
+            decisions = decide(
+                gathering,
+                SettledRows(),
+                n_rows=n_rows,
+                operations=[counter.operation for counter in counters],
+                recall=recall_of(config, state, known, began_at=now, now=now),
+            )
+    except (ConfigError, StateError) as error:
+        return f"What is unchanged cannot be told, so all is counted: {error.message}"
+    for counter in counters:
+        counter.leave_out(decisions.n_decided(counter.operation, Outcome.UNCHANGED))
+    return None
+
+
 class _Counter:
     def __init__(self, operation: Operation) -> None:
+        self.operation = operation.name
         self._plan = OperationPlan(operation.name, quota_code=operation.quota_code)
         self._skipped: Counter[str] = Counter()
         self._groups: dict[tuple[str, str | None], InvalidGroup] = {}
@@ -222,6 +282,11 @@ class _Counter:
             group = self._group(bad.error.rule, None, columns)
             group.example = group.example or bad.error.message
             self._count(group, [bad.row], 1)
+
+    def leave_out(self, n_unchanged: int) -> None:
+        """Rows that would not be sent after all."""
+        self._plan.n_unchanged += n_unchanged
+        self._plan.n_requests -= n_unchanged
 
     def _group(self, rule: str, member: str | None, columns: tuple[str, ...]) -> InvalidGroup:
         return self._groups.setdefault((rule, member), InvalidGroup(rule, member, columns))

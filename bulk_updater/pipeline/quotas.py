@@ -60,11 +60,13 @@ class KnownQuotas:
         account_id: The AWS account that they are of; None where it is not known, and for an
             endpoint on this machine.
         kept: The file that what is found is kept in; None where it is not kept.
+        region: The region that they hold in; None where nobody was asked.
     """
 
     quotas: Mapping[str, Quota]
     account_id: str | None
     kept: LearntQuotas | None
+    region: str | None = None
 
 
 async def find_quotas(
@@ -83,8 +85,13 @@ async def find_quotas(
         now: Seconds since the epoch.
     """
     rate = config.pacing.rate
-    applied = await read(operations) if isinstance(rate, str) else AppliedQuotas({}, None, _UNASKED)
-    kept = _open_kept(config, applied, now)
+    if isinstance(rate, str):
+        applied = await read(operations)
+    elif config.changes.only_changed and not is_local(config):
+        applied = await read(())  # whose account it is, and no more
+    else:
+        applied = AppliedQuotas({}, None, _UNASKED)
+    kept = _open_kept(config, applied, now) if isinstance(rate, str) or is_local(config) else None
     learnt: dict[str, Learnt] = {}
     if rate == "auto" and kept is not None:
         learnt = await asyncio.to_thread(kept.load)
@@ -95,7 +102,9 @@ async def find_quotas(
         operation.name: _believe(operation.name, applied, fresh, begins=rate == "auto")
         for operation in operations
     }
-    return KnownQuotas(believed, None if is_local(config) else applied.account_id, kept)
+    return KnownQuotas(
+        believed, None if is_local(config) else applied.account_id, kept, applied.region
+    )
 
 
 @asynccontextmanager

@@ -12,13 +12,10 @@ A slot and a lane are freed when the result is on the disk, not when the server 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import orjson
 
 from bulk_updater.connect import Scene, advise
 from bulk_updater.errors import (
@@ -44,7 +41,7 @@ from bulk_updater.words import count
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from bulk_updater.config import RetryConfig, RunConfig
     from bulk_updater.connect import Receipt
@@ -98,6 +95,7 @@ class Sender:
     Attributes:
         halted_by: Why it stopped before it was drained; None if it did not, or was told to.
         is_halted: Whether it takes no more requests.
+        listeners: Each is told results when they are durable; none may raise.
     """
 
     def __init__(
@@ -115,6 +113,7 @@ class Sender:
     ) -> None:
         self.halted_by: BaseException | None = None
         self.is_halted = False
+        self.listeners: list[Callable[[Sequence[Result]], None]] = []
         self._retry: RetryConfig = config.retry
         self._max_in_flight = config.max_in_flight
         self._max_waiting = config.max_waiting
@@ -126,7 +125,7 @@ class Sender:
         self._rng = rng
         self._now = now
         self._explain = explain or partial(advise, scene=Scene())
-        self._drought = Drought(clock=asyncio.get_running_loop().time)
+        self._drought = Drought(clock=pacer.awake_s)
         self._slots = asyncio.Semaphore(config.max_in_flight)
         self._lanes: dict[LaneKey, _Lane] = {}
         self._n_waiting = 0
@@ -142,6 +141,10 @@ class Sender:
     def n_in_doubt(self) -> int:
         """Requests that may have been applied, and whose rows have no durable result."""
         return len(self._in_doubt)
+
+    def in_doubt(self) -> frozenset[tuple[str, int]]:
+        """Operation and row of the requests that `n_in_doubt` counts."""
+        return frozenset(self._in_doubt)
 
     async def submit(self, request: Request) -> None:
         """Take a request; waits until there is a slot, or room behind its contact's others.
@@ -289,6 +292,8 @@ class Sender:
         await self._undisturbed(self._ledger.append(*results))
         self._in_doubt.discard(_key(batch.request))
         self._progress.count(results[-1].outcome, len(results))
+        for listener in self.listeners:
+            listener(results)
         operation = batch.request.operation
         if sent.error is None:
             self._hearings[operation].success.set()
@@ -431,8 +436,8 @@ def _result(row: Request, request: Request, sent: Sent) -> Result:
         error_code=None if sent.error is None else sent.error.code,
         error=None if sent.error is None else f"row {row.row}: {sent.error.message}",
         request_id=sent.receipt.request_id if sent.receipt else _request_id(sent.error),
-        payload_digest=_digest(written),
-        attribute_names=get_operation(row.operation).written_names(written.params),
+        payload_digest=row.payload_digest or None,
+        attribute_names=get_operation(row.operation).written_names(row.params),
         payload_bytes=written.payload_bytes,
         merged_into=None if carrier else request.row,
         started_at=sent.started_at,
@@ -447,8 +452,3 @@ def _status(error: SendError | None) -> int | None:
 
 def _request_id(error: SendError | None) -> str | None:
     return None if error is None else error.request_id
-
-
-def _digest(request: Request) -> str:
-    canonical = orjson.dumps(request.params, option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(canonical).hexdigest()[:16]

@@ -154,7 +154,14 @@ async def test_credentials_that_end_in_the_middle_keep_what_is_settled(folder):
     async with Sandbox(fast(), fault=faulty) as sandbox:
         config = config_for(sandbox, folder, max_in_flight=8)
         summary = (await stopped_run(config)).summary
-        assert summary.outcomes == {"UPDATED": 50, "FAILED": 0, "INVALID": 0, "SKIPPED": 0}
+        assert summary.outcomes == {
+            "UPDATED": 50,
+            "FAILED": 0,
+            "INVALID": 0,
+            "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
         assert summary.unsettled == 40
         faulty.fault = None
         assert (await run(config)).outcomes["UPDATED"] == 90
@@ -302,6 +309,8 @@ async def test_rows_that_fail_alike_stop_the_run(folder, status, code, why):
             "FAILED": failed,
             "INVALID": 0,
             "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
         }
         assert sandbox.counters["update_contact_attributes"].received == 100
         assert max(faulty.met.values()) == 1

@@ -69,7 +69,14 @@ async def test_a_storm_of_refusals_is_one_renewal_and_no_lost_row(folder, lender
     service = Service(60)
     async with stub_service(service) as stub:
         summary = await run(config_for(stub.url, folder))
-    assert summary.outcomes == {"UPDATED": N_ROWS, "FAILED": 0, "INVALID": 0, "SKIPPED": 0}
+    assert summary.outcomes == {
+        "UPDATED": N_ROWS,
+        "FAILED": 0,
+        "INVALID": 0,
+        "SKIPPED": 0,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     assert service.updated == ONCE
     assert 1 <= sum(service.refused.values()) <= 32
     assert lender.n_asked == 2
@@ -108,7 +115,14 @@ async def test_a_storm_without_new_credentials_stops_the_run_and_fails_no_row(
             "renewed; log in again or mend the profile that lends them and give the same command "
             "again."
         )
-        assert summary.outcomes == {"UPDATED": 60, "FAILED": 0, "INVALID": 0, "SKIPPED": 0}
+        assert summary.outcomes == {
+            "UPDATED": 60,
+            "FAILED": 0,
+            "INVALID": 0,
+            "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
         assert summary.unsettled == N_ROWS - 60
         assert {record["outcome"] for record in ledger_of(summary)} == {"UPDATED"}
         assert lender.n_asked == 2
@@ -155,7 +169,14 @@ async def test_a_lender_that_is_away_for_a_while_fails_no_row(folder, tmp_path, 
         with pytest.raises(RunStopped, match=r"^CredentialsUnavailable on ") as stopped:
             await run(config)
         summary = stopped.value.summary
-        assert summary.outcomes == {"UPDATED": 60, "FAILED": 0, "INVALID": 0, "SKIPPED": 0}
+        assert summary.outcomes == {
+            "UPDATED": 60,
+            "FAILED": 0,
+            "INVALID": 0,
+            "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
         assert "whoever lends the credentials fails or is not reached" in stopped.value.message
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", lends_again.url)
         assert (await run(config)).outcomes["UPDATED"] == N_ROWS

@@ -50,7 +50,14 @@ async def test_every_row_has_its_result_and_the_service_its_values(folder):
     async with Sandbox(fast()) as sandbox:
         summary = await run(config_for(sandbox, folder))
         assert summary.state == "finished"
-        assert summary.outcomes == {"UPDATED": 299, "FAILED": 0, "INVALID": 0, "SKIPPED": 1}
+        assert summary.outcomes == {
+            "UPDATED": 299,
+            "FAILED": 0,
+            "INVALID": 0,
+            "SKIPPED": 1,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
         assert attributes(sandbox, "contact-7") == {
             "tier": "gold",
             "name": "Ada Nr 7",
@@ -328,7 +335,14 @@ async def test_invalid_rows_are_never_sent_and_named_in_failed_csv(folder):
     write_export(folder, rows)
     async with Sandbox(fast()) as sandbox:
         summary = await run(config_for(sandbox, folder))
-        assert summary.outcomes == {"UPDATED": 3, "FAILED": 1, "INVALID": 2, "SKIPPED": 0}
+        assert summary.outcomes == {
+            "UPDATED": 3,
+            "FAILED": 1,
+            "INVALID": 2,
+            "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
         failed = read_table(Path(summary.failed))
         assert list(failed[0]) == [*HEADER, *FAILED_COLUMNS]
         assert [(row["_row"], row["_outcome"], row["_error_code"]) for row in failed] == [
@@ -354,9 +368,23 @@ async def test_a_ragged_row_is_invalid_and_stays_so_until_it_is_mended(folder):
         file.write("contact-5,done,gold,Ada,Nr 5,00005,one,too,many\n")
     async with Sandbox(fast()) as sandbox:
         summary = await run(config_for(sandbox, folder))
-        assert summary.outcomes == {"UPDATED": 3, "FAILED": 0, "INVALID": 2, "SKIPPED": 0}
+        assert summary.outcomes == {
+            "UPDATED": 3,
+            "FAILED": 0,
+            "INVALID": 2,
+            "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
         again = await run(config_for(sandbox, folder, Path(summary.failed)))
-        assert again.outcomes == {"UPDATED": 0, "FAILED": 0, "INVALID": 2, "SKIPPED": 0}
+        assert again.outcomes == {
+            "UPDATED": 0,
+            "FAILED": 0,
+            "INVALID": 2,
+            "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
 
 
 async def test_another_source_or_mapping_is_refused_in_the_same_directory(folder):
@@ -486,7 +514,14 @@ async def test_nothing_that_is_written_holds_a_cell(folder, caplog):
     async with Sandbox(fast()) as sandbox:
         with caplog.at_level("DEBUG", logger="bulk_updater"):
             summary = await run(config_for(sandbox, folder))
-    assert summary.outcomes == {"UPDATED": 3, "FAILED": 1, "INVALID": 1, "SKIPPED": 0}
+    assert summary.outcomes == {
+        "UPDATED": 3,
+        "FAILED": 1,
+        "INVALID": 1,
+        "SKIPPED": 0,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     for path in Path(summary.ledger).parent.iterdir():
         assert (marker in path.read_text()) == (path.name == "failed.csv"), path.name
     assert marker not in caplog.text

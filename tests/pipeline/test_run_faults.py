@@ -112,8 +112,8 @@ async def test_results_that_do_not_add_up_are_never_taken_for_a_finished_run(fol
     write_export(folder, people(5))
     entries = MappedFrame.entries
 
-    def lossy(frame, *settings):
-        return (entry for entry in entries(frame, *settings) if entry.row != 3)
+    def lossy(frame, *settings, **named):
+        return (entry for entry in entries(frame, *settings, **named) if entry.row != 3)
 
     async with Sandbox(fast()) as sandbox:
         config = config_for(sandbox, folder)
@@ -141,7 +141,14 @@ async def test_a_failed_csv_that_cannot_be_written_stops_a_run_whose_results_are
             await run(config)
         summary = stopped.value.summary
         assert (summary.state, summary.failed, summary.unsettled) == ("stopped", None, 0)
-        assert summary.outcomes == {"UPDATED": 5, "FAILED": 0, "INVALID": 1, "SKIPPED": 0}
+        assert summary.outcomes == {
+            "UPDATED": 5,
+            "FAILED": 0,
+            "INVALID": 1,
+            "SKIPPED": 0,
+            "UNCHANGED": 0,
+            "SUPERSEDED": 0,
+        }
         blocked.rmdir()
         again = await run(config)
         assert sandbox.counters["update_contact_attributes"].received == 5
@@ -163,7 +170,14 @@ async def test_failed_rows_are_written_once_each_whatever_failed_and_however_man
     async with Sandbox(fast()) as sandbox:
         settings = {"mapping": folder / "both.yaml", "run_dir": folder / "run"}
         summary = await run(config_for(sandbox, folder, *sources, **settings))
-    assert summary.outcomes == {"UPDATED": 50, "FAILED": 0, "INVALID": 10, "SKIPPED": 0}
+    assert summary.outcomes == {
+        "UPDATED": 50,
+        "FAILED": 0,
+        "INVALID": 10,
+        "SKIPPED": 0,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     failed = read_table(Path(summary.failed))
     assert [row["_row"] for row in failed] == ["1", "2", "3", "21", "22"]
     for row in failed:
@@ -181,7 +195,14 @@ async def test_rows_that_are_not_sent_are_settled_however_many_they_are(folder):
     async with Sandbox(fast()) as sandbox:
         summary = await run(config_for(sandbox, folder))
         assert sandbox.counters["update_contact_attributes"].received == 3
-    assert summary.outcomes == {"UPDATED": 3, "FAILED": 0, "INVALID": 1500, "SKIPPED": 0}
+    assert summary.outcomes == {
+        "UPDATED": 3,
+        "FAILED": 0,
+        "INVALID": 1500,
+        "SKIPPED": 0,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     assert sorted(record["row"] for record in ledger_of(summary)) == list(range(1, 1504))
 
 

@@ -1,0 +1,359 @@
+"""A mended `failed.csv`, run as a source of its own.
+
+Such a file names for each row the row of the run that it comes from, and the operations that it
+failed for. Only these are sent, and none of them undoes what a later row of that run wrote, nor
+what other mended rows of it wrote: see `later`. The run that it comes from is locked meanwhile, and
+notes where its rows were mended, so that a retry of it does not undo them either.
+
+Where a mended row fails again it stands in the `failed.csv` of its own run, still with the row that
+it was in the first one: however often rows are mended, one numbering says which is newer.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bulk_updater.config import RunConfig
+from bulk_updater.errors import UsageError
+from bulk_updater.ledger import RunDir
+from bulk_updater.mapping.mapped import FILTERED
+from bulk_updater.model import Outcome, Request, Result
+from bulk_updater.operations import OPERATION_NAMES
+from bulk_updater.pipeline.identity import identity_of, note_as_begun, read_run, what_changed
+from bulk_updater.pipeline.job import open_job, survey
+from bulk_updater.pipeline.later import LaterWrites
+from bulk_updater.pipeline.work import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
+
+    from bulk_updater.model import Frame
+    from bulk_updater.pipeline.job import Job, OpenedJob
+    from bulk_updater.pipeline.later import LaneKey
+    from bulk_updater.pipeline.work import Batch, Entry, Work
+    from bulk_updater.readers import Source
+
+__all__ = [
+    "BAD_ORIGIN",
+    "ORIGIN_COLUMNS",
+    "SETTLED_BEFORE",
+    "Mended",
+    "MendedRows",
+    "job_as_noted",
+    "mends",
+    "open_mended",
+    "read_mended",
+]
+
+ORIGIN_COLUMNS: Final = ("_row", "_operation")
+"""Columns of `failed.csv` that say what a row was; a source with both of them comes from a run."""
+
+BAD_ORIGIN: Final = "bad_origin"
+SETTLED_BEFORE: Final = "settled_before"
+
+_ROW = re.compile(r" *[0-9]{1,18} *")
+_BITS: Final = {name: 1 << bit for bit, name in enumerate(OPERATION_NAMES)}
+_UNREADABLE: Final = -1
+_NEWEST: Final = 2**63 - 1
+"""What a mended row counts as where nobody knows any more which row it was: newer than any."""
+
+
+def mends(source: Source) -> bool:
+    """Whether a source is a mended `failed.csv`."""
+    return set(ORIGIN_COLUMNS) <= set(source.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origins:
+    """What the rows of mended sources were, by their number; the first is of no row.
+
+    Attributes:
+        rows: The row that each was; 0 where the cell is no number, `_UNREADABLE` where the whole
+            row cannot be read.
+        operations: The operations that it failed for, as bits; 0 where that cannot be read.
+    """
+
+    rows: npt.NDArray[np.int64]
+    operations: npt.NDArray[np.uint8]
+
+
+class Mended:
+    """What is to be sent of mended rows.
+
+    Args:
+        origins: What the rows were.
+        later: What is not to be undone.
+        origin: The directory of the run that they come from.
+        n_rows: Rows of that run.
+    """
+
+    def __init__(self, origins: _Origins, later: LaterWrites, *, origin: Path, n_rows: int) -> None:
+        self._origins = origins
+        self._later = later
+        self._origin = origin
+        self._n_rows = n_rows
+
+    def mend(self, entry: Entry) -> Entry:
+        """What becomes of a row for one operation: what is left of a request, or a result."""
+        if isinstance(entry, Check):
+            return entry
+        row = int(self._origins.rows[entry.row])
+        operations = int(self._origins.operations[entry.row])
+        if row == _UNREADABLE or (isinstance(entry, Result) and entry.error_code == FILTERED):
+            return entry
+        if not 1 <= row <= self._n_rows:
+            return self._bad(entry, f"_row is not the number of a row of the run in {self._origin}")
+        if not operations:
+            return self._bad(entry, f"_operation names none of {', '.join(OPERATION_NAMES)}")
+        if not operations & _BITS[entry.operation]:
+            return _result_of(entry, Outcome.SKIPPED, SETTLED_BEFORE)
+        return self._later.trim(entry, row=row) if isinstance(entry, Request) else entry
+
+    def _bad(self, entry: Request | Result, what: str) -> Result:
+        error = f"row {entry.row}: {what}; put back what failed.csv had there."
+        return _result_of(entry, Outcome.INVALID, BAD_ORIGIN, error)
+
+
+def _result_of(
+    entry: Request | Result, outcome: Outcome, error_code: str, error: str | None = None
+) -> Result:
+    return Result(
+        row=entry.row,
+        source=entry.source,
+        operation=entry.operation,
+        outcome=outcome,
+        instance_id=entry.instance_id,
+        contact_id=entry.contact_id,
+        error_code=error_code,
+        error=error,
+    )
+
+
+class MendedRows:
+    """The rows of mended sources that are not settled; a `Work`.
+
+    Args:
+        whole: The sources' rows as they stand.
+        mended: What is to be sent of them.
+    """
+
+    def __init__(self, whole: Work, mended: Mended) -> None:
+        self.job = whole.job
+        self.n_results = whole.n_results
+        self._whole = whole
+        self._mended = mended
+
+    def count_outcomes(self) -> dict[Outcome, int]:
+        """See `Work`."""
+        return self._whole.count_outcomes()
+
+    def n_left(self, operation: str) -> int:
+        """See `Work`."""
+        return self._whole.n_left(operation)
+
+    def batches(self) -> Iterator[Batch]:
+        """See `Work`."""
+        for batch in self._whole.batches():
+            yield replace(batch, entries=map(self._mended.mend, batch.entries))
+
+
+@contextmanager
+def open_mended(
+    config: RunConfig, job: Job, run_dir: RunDir, note: dict[str, Any]
+) -> Iterator[Mended | None]:
+    """What is to be sent of a job's rows, where its sources are mended; locks where they are from.
+
+    Both runs note it in their `run.json` before anything is sent. Blocks.
+
+    Args:
+        config: The run.
+        job: What it is about.
+        run_dir: Its directory, locked.
+        note: What its `run.json` holds; `mends` is added to it.
+
+    Yields:
+        None where no source is a mended one.
+
+    Raises:
+        UsageError: If it is not known which run the rows come from, or they cannot be run so.
+        LedgerLocked: If that run is going on.
+        LedgerError: If its directory is not usable.
+    """
+    path = _origin(config, job.opened)
+    if path is None:
+        yield None
+        return
+    if path.resolve() == run_dir.path.resolve():
+        raise UsageError(
+            f"{path} is the directory of the run that the rows come from. Nothing was sent. Leave "
+            "--run-dir out, or name another: mended rows are a run of their own."
+        )
+    with RunDir.open(path) as origin:
+        noted = read_run(path)
+        if noted.get("target") != note["target"]:
+            raise UsageError(
+                f"{path}: the run that the rows come from was not sent to the same kind of target "
+                "(a local endpoint, or AWS). Nothing was sent. Name the run's own target."
+            )
+        contacts: set[LaneKey] = set()
+        origins = _read_origins(job.opened, contacts)
+        later = LaterWrites(contacts, origin=" of the run that it comes from")
+        later.read(origin.ledger_path)
+        read_mended(later, noted, but=note["run_id"])
+        _note_both(config, origin, noted, run_dir, note)
+        yield Mended(origins, later, origin=path, n_rows=noted["rows"])
+
+
+def read_mended(later: LaterWrites, noted: dict[str, Any], *, but: str = "") -> None:
+    """Take what the mended rows of a run wrote, each as the row that it was. Blocks.
+
+    Args:
+        later: Takes it.
+        noted: What the run's `run.json` holds.
+        but: A run that is left out.
+
+    Raises:
+        UsageError: If one of the runs that mended rows is not there any more.
+        LedgerError: If a ledger cannot be read.
+    """
+    for mended in noted.get("mended_by", []):
+        if mended["run_id"] == but:
+            continue
+        path = Path(mended["run_dir"])
+        if not path.is_dir():
+            raise UsageError(
+                f"{path} is not there any more. Rows of this run were mended and sent in it, and "
+                "what they wrote is not to be undone. Nothing was sent. Put it back."
+            )
+        job = job_as_noted(read_run(path))
+        rows = None if job is None else _read_origins(job.opened, None).rows
+        later.read(RunDir(path).ledger_path, _numbered(rows))
+
+
+def _numbered(rows: npt.NDArray[np.int64] | None) -> Callable[[int], int]:
+    if rows is None:
+        return lambda _row: _NEWEST
+    return lambda row: int(rows[row]) if row < len(rows) and rows[row] else _NEWEST
+
+
+def job_as_noted(noted: dict[str, Any]) -> Job | None:
+    """A run's mapping and sources; None where they are not there as it had them. Blocks."""
+    config = RunConfig(
+        mapping=Path(noted["mapping"]["path"]),
+        sources=tuple(Path(source["path"]) for source in noted["sources"]),
+        limit=noted.get("configuration", {}).get("limit"),
+    )
+    try:
+        job = survey(open_job(config))
+    except UsageError:
+        return None
+    identity = {**identity_of(config, job), "target": noted.get("target")}
+    return None if what_changed(noted, identity) else job
+
+
+def _note_both(
+    config: RunConfig, origin: RunDir, noted: dict[str, Any], run_dir: RunDir, note: dict[str, Any]
+) -> None:
+    mended_by = noted.get("mended_by", [])
+    if all(mended["run_id"] != note["run_id"] for mended in mended_by):
+        new = {"run_id": note["run_id"], "run_dir": str(run_dir.path)}
+        origin.write_run_json({**noted, "mended_by": [*mended_by, new]})
+    if "mends" not in note:
+        note["mends"] = {"run_id": noted["run_id"], "run_dir": str(origin.path)}
+        note_as_begun(run_dir, note, config)
+
+
+def _origin(config: RunConfig, opened: OpenedJob) -> Path | None:
+    """The directory of the run whose rows were mended first; None where none were."""
+    sources = [source for source, _ in opened.sources]
+    mended = [source for source in sources if mends(source)]
+    if not mended:
+        if config.mends is not None:
+            raise UsageError(
+                f"--mends {config.mends}: no source has the columns _row and _operation of a "
+                "failed.csv. Nothing was sent. Put them back, or leave --mends out."
+            )
+        return None
+    if len(mended) < len(sources):
+        raise UsageError(
+            f"{mended[0].name} is a mended failed.csv, and another source is none. Nothing was "
+            "sent. Run each kind by itself."
+        )
+    if config.changes.only_changed or config.supersede is not None:
+        raise UsageError(
+            f"{mended[0].name} is a mended failed.csv, of which every row is sent that is not "
+            "older than what was sent. Nothing was sent. Leave --only-changed and --supersede out."
+        )
+    origins = {_first_run(config.mends or source.path.parent, source) for source in mended}
+    if len(origins) > 1:
+        raise UsageError(
+            "The sources come from several runs. Nothing was sent. Run those of each run by "
+            "themselves."
+        )
+    return origins.pop()
+
+
+def _first_run(path: Path, source: Source) -> Path:
+    """The run whose rows a `failed.csv` numbers: the one named, or the one that that mends."""
+    run_dir = RunDir(path)
+    if not (run_dir.run_json_path.exists() and run_dir.ledger_path.exists()):
+        raise UsageError(
+            f"{source.name} has the columns _row and _operation of a failed.csv, and {path} is not "
+            "the run that it comes from. Nothing was sent. Name that run's directory with --mends; "
+            "or take the columns that begin with _ out, to run it as an export of its own."
+        )
+    before = read_run(path).get("mends")
+    return Path(before["run_dir"]) if before else path
+
+
+class _WithOrigins:
+    """A compiled mapping that has the origins of rows read, too."""
+
+    def __init__(self, mapping: Any) -> None:
+        self._mapping = mapping
+        self.columns = tuple(dict.fromkeys((*mapping.columns, *ORIGIN_COLUMNS)))
+
+    def map_frame(self, frame: Frame) -> Any:
+        return self._mapping.map_frame(frame)
+
+
+def _read_origins(opened: OpenedJob, contacts: set[LaneKey] | None) -> _Origins:
+    """Read what every row was, and the contacts that requests are made for."""
+    sources = tuple((source, _WithOrigins(mapping)) for source, mapping in opened.sources)
+    rows, operations = [np.zeros(1, np.int64)], [np.zeros(1, np.uint8)]
+    n_rows = 0
+    for frame in replace(opened, sources=sources).mapped_frames():  # type: ignore[arg-type]
+        n_more = len(frame.frame.rows) + len(frame.frame.unreadable)
+        of_frame, bits = np.full(n_more, _UNREADABLE, np.int64), np.zeros(n_more, np.uint8)
+        at = frame.frame.rows - n_rows - 1
+        of_frame[at] = [_row(cell) for cell in frame.frame.cells["_row"]]
+        bits[at] = [_operations(cell) for cell in frame.frame.cells["_operation"]]
+        rows.append(of_frame)
+        operations.append(bits)
+        n_rows += n_more
+        if contacts is not None:
+            contacts.update(entry.lane for entry in frame.entries() if isinstance(entry, Request))
+    return _Origins(np.concatenate(rows), np.concatenate(operations))
+
+
+def _row(cell: str) -> int:
+    return int(cell) if _ROW.fullmatch(cell) else 0
+
+
+def _operations(cell: str) -> int:
+    """The operations that a cell names, as bits; 0 where it names none, or anything else."""
+    bits = 0
+    for name in cell.split(";"):
+        bit = _BITS.get(name.strip())
+        if bit is None:
+            return 0
+        bits |= bit
+    return bits

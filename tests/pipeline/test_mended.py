@@ -1,0 +1,305 @@
+"""A mended `failed.csv`: what is sent of it, and what it does not undo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bulk_updater.errors import LedgerLocked, UsageError
+from bulk_updater.ledger import RunDir
+from bulk_updater.pipeline import run
+from bulk_updater.pipeline.again import retry
+from bulk_updater.pipeline.threads import entered_in_thread
+
+from .again import BOTH, INVALID_ROW, Refusing, config_of, export, run_mended, sandbox_with
+from .helpers import attributes, ledger_of, read_table, write_table
+
+pytestmark = pytest.mark.looptime
+
+ATTRIBUTES = "update_contact_attributes"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mapping.yaml").write_text(INVALID_ROW)
+    (tmp_path / "both.yaml").write_text(BOTH)
+    return tmp_path
+
+
+def outcomes(summary) -> dict[str, int]:
+    return {name: number for name, number in summary.outcomes.items() if number}
+
+
+def mend(failed: str | Path, *changes: dict[str, str], to: Path | None = None) -> Path:
+    """`failed.csv` with some cells of its rows changed, in place or as another file."""
+    path = Path(failed)
+    rows = read_table(path)
+    to = to or path
+    write_table(to, [row | change for row, change in zip(rows, changes, strict=True)])
+    return to
+
+
+def replace_in(path: str, old: str, new: str) -> None:
+    Path(path).write_text(Path(path).read_text().replace(old, new))
+
+
+async def test_a_mended_row_does_not_undo_a_later_one(folder):
+    """Row 1 was INVALID; mended, only what row 2 of its contact did not write is sent."""
+    export(folder / "export.csv", "c-1 a=old b=bad c=kept", "c-1 a=new", "c-2 a=2")
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        assert outcomes(first) == {"UPDATED": 2, "INVALID": 1}
+        refusing.seen.clear()
+        path = mend(first.failed, {"B": "b1"})
+        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        assert refusing.seen == [{"b": "b1", "c": "kept"}]
+        assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1", "c": "kept"}
+    assert outcomes(again) == {"UPDATED": 1}
+    assert again.failed is None
+    noted = json.loads((folder / "mended" / "run.json").read_text())
+    assert noted["mends"] == {"run_id": first.run_id, "run_dir": str(folder / "run")}
+
+
+async def test_nothing_left_of_a_mended_row_is_superseded(folder):
+    """Row 2 wrote all of it: no request, and a sentence with the row of the first run."""
+    export(folder / "export.csv", "c-1 a=old b=bad", "c-1 a=new b=b2")
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        path = mend(first.failed, {"B": "b1"})
+        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        assert len(refusing.seen) == 1
+        assert attributes(sandbox, "c-1") == {"a": "new", "b": "b2"}
+    assert outcomes(again) == {"SUPERSEDED": 1}
+    (line,) = ledger_of(again)
+    assert "row 1: row 2 of the run that it comes from" in line["error"]
+
+
+async def test_what_earlier_rows_wrote_does_not_stand_in_the_way(folder):
+    """Row 2, mended, is newer than row 1 whatever its number in the mended file."""
+    export(folder / "export.csv", "c-1 a=old", "c-1 a=new b=bad")
+    async with sandbox_with(Refusing()) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        path = mend(first.failed, {"B": "b1"})
+        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1"}
+    assert outcomes(again) == {"UPDATED": 1}
+
+
+async def test_a_row_between_two_that_were_merged_is_newer_than_the_first(folder):
+    """Rows 1 and 3 went as one request; row 2, mended, keeps what row 3 itself did not write."""
+    export(folder / "export.csv", "c-1 a=1", "c-1 a=2 b=bad c=2", "c-1 c=3")
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        assert refusing.seen == [{"a": "1", "c": "3"}]
+        path = mend(first.failed, {"B": "b2"})
+        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        assert attributes(sandbox, "c-1") == {"a": "2", "b": "b2", "c": "3"}
+    assert outcomes(again) == {"UPDATED": 1}
+
+
+async def test_a_mended_contact_is_looked_up_as_mended(folder):
+    """A row that names another contact now keeps to what later rows wrote to that one."""
+    export(folder / "export.csv", "missing-1 a=old b=b1", "c-1 a=new")
+    async with sandbox_with(Refusing()) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        assert outcomes(first) == {"UPDATED": 1, "FAILED": 1}
+        path = mend(first.failed, {"Contact": "c-1"})
+        await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1"}
+
+
+async def test_only_the_operations_that_a_row_failed_for_are_sent(folder):
+    """The name was refused and the attributes were not: one request, and one SKIPPED result."""
+    export(folder / "export.csv", "c-1 a=1 n=bad", "c-2 a=2 n=two")
+    refusing = Refusing("bad")
+    async with sandbox_with(refusing) as sandbox:
+        config = config_of(sandbox, folder, mapping=folder / "both.yaml")
+        first = await run(config)
+        refusing.seen.clear()
+        path = mend(first.failed, {"Name": "good", "A": "9"})
+        again = await run_mended(replace(config, sources=(path,), run_dir=folder / "mended"))
+        assert refusing.seen == [{"Name": "good"}]
+        assert attributes(sandbox, "c-1") == {"a": "1"}
+    assert outcomes(again) == {"UPDATED": 1, "SKIPPED": 1}
+    codes = {each["operation"]: each.get("error_code") for each in ledger_of(again)}
+    assert codes == {ATTRIBUTES: "settled_before", "update_contact": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "named"),
+    [
+        ("_row", "", "_row"),
+        ("_row", "one", "_row"),
+        ("_row", "0", "_row"),
+        ("_row", "3", "_row"),
+        ("_operation", "", "_operation"),
+        ("_operation", "update_contacts", "_operation"),
+        ("_operation", f"{ATTRIBUTES}; ", "_operation"),
+    ],
+)
+async def test_a_row_that_does_not_say_what_it_was_is_invalid(folder, column, cell, named):
+    """It is never sent; its error names the column, and failed.csv keeps the cells to be mended."""
+    export(folder / "export.csv", "c-1 a=1 b=bad", "c-2 a=2 b=bad")
+    async with sandbox_with(Refusing()) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        path = mend(first.failed, {"B": "b1", column: cell}, {"B": "b2"})
+        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        assert sandbox.counters[ATTRIBUTES].received == 1
+    assert outcomes(again) == {"UPDATED": 1, "INVALID": 1}
+    bad = next(each for each in ledger_of(again) if each["outcome"] == "INVALID")
+    assert bad["error_code"] == "bad_origin"
+    assert f"row 1: {named} " in bad["error"]
+    (row,) = read_table(Path(again.failed))
+    assert row[column] == cell
+
+
+async def test_rows_are_mended_again_and_again(folder):
+    """A row that is INVALID twice keeps its first number, and undoes nothing when it is sent."""
+    rows = ["c-2 a=2 b=bad", "c-1 a=old b=bad c=x", "c-1 a=new"]
+    export(folder / "export.csv", *rows)
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        path = mend(first.failed, {"B": "b2"}, {"B": "worse"})
+        second = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "second"))
+        assert outcomes(second) == {"UPDATED": 1, "INVALID": 1}
+        (row,) = read_table(Path(second.failed))
+        assert (row["_row"], row["_operation"]) == ("2", ATTRIBUTES)
+        path = mend(second.failed, {"B": "b1"})
+        third = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "third"))
+        assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1", "c": "x"}
+    assert outcomes(third) == {"UPDATED": 1}
+    noted = json.loads((folder / "run" / "run.json").read_text())
+    assert [each["run_id"] for each in noted["mended_by"]] == [second.run_id, third.run_id]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_retry_does_not_undo_what_was_mended(folder, is_kept):
+    """Row 2 was mended and sent; row 1, retried, leaves that alone, also without the mended file.
+
+    Row 3 is newer than the mended one; without the file nobody knows, and it is left out, too.
+    """
+    export(folder / "export.csv", "c-1 a=1 c=refused", "c-1 a=2 b=bad", "c-1 a=3 c=refused")
+    refusing = Refusing("refused")
+    async with sandbox_with(refusing) as sandbox:
+        config = config_of(sandbox, folder)
+        first = await run(config)
+        assert outcomes(first) == {"FAILED": 2, "INVALID": 1}
+        rows = read_table(Path(first.failed))
+        mended = folder / "mended.csv"
+        write_table(mended, [rows[1] | {"B": "b2"}])
+        await run_mended(
+            config_of(sandbox, folder, mended, run_dir=folder / "second", mends=folder / "run")
+        )
+        assert attributes(sandbox, "c-1") == {"a": "2", "b": "b2"}
+        if not is_kept:
+            mended.unlink()
+        refusing.codes.clear()
+        again = await retry(config)
+        expected = {"a": "3" if is_kept else "2", "b": "b2", "c": "refused"}
+        assert attributes(sandbox, "c-1") == expected
+    assert outcomes(again) == {"UPDATED": 2, "INVALID": 1}
+
+
+async def test_a_mended_run_is_retried_like_any(folder):
+    """What failed in it is sent again, and still undoes nothing of the run that it comes from."""
+    export(folder / "export.csv", "c-1 a=old b=bad c=refused", "c-1 a=new")
+    refusing = Refusing("refused")
+    async with sandbox_with(refusing) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        mended = mend(first.failed, {"B": "b1"}, to=folder / "mended.csv")
+        config = config_of(sandbox, folder, mended, run_dir=folder / "second", mends=folder / "run")
+        assert outcomes(await run_mended(config)) == {"FAILED": 1}
+        refusing.codes.clear()
+        again = await retry(config)
+        assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1", "c": "refused"}
+    assert outcomes(again) == {"UPDATED": 1}
+
+
+async def test_the_run_that_rows_come_from_is_not_going_on_meanwhile(folder):
+    """While its directory is locked nothing is sent, and a mended run locks it, too."""
+    export(folder / "export.csv", "c-1 a=1 b=bad")
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        config = config_of(sandbox, folder)
+        first = await run(config)
+        path = mend(first.failed, {"B": "b1"}, to=folder / "mended.csv")
+        mending = config_of(sandbox, folder, path, run_dir=folder / "m", mends=folder / "run")
+        async with entered_in_thread(RunDir.open(folder / "run")):
+            with pytest.raises(LedgerLocked):
+                await run_mended(mending)
+        assert sandbox.counters[ATTRIBUTES].received == 0
+        assert outcomes(await run_mended(mending)) == {"UPDATED": 1}
+        assert outcomes(await retry(config)) == {"INVALID": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, r"Name that run's directory with --mends; or take the columns"),
+        ({"mends": "nowhere"}, r"nowhere is not the run that it comes from"),
+        ({"mends": "run", "supersede": Path("other")}, r"Leave --only-changed and --supersede out"),
+    ],
+)
+async def test_a_file_whose_run_is_not_known_is_refused(folder, settings, told):
+    """Away from its run, a failed.csv needs --mends; nothing is sent."""
+    export(folder / "export.csv", "c-1 a=1 b=bad")
+    async with sandbox_with(Refusing()) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        path = Path(shutil.copy(first.failed, folder / "away.csv"))
+        if "mends" in settings:
+            settings = settings | {"mends": folder / settings["mends"]}
+        with pytest.raises(UsageError, match=told):
+            await run_mended(config_of(sandbox, folder, path, run_dir=folder / "m", **settings))
+        assert sandbox.counters[ATTRIBUTES].received == 0
+
+
+async def test_mends_without_a_mended_source_is_refused(folder):
+    """An export has no rows of another run, and is not run beside a mended file."""
+    export(folder / "export.csv", "c-1 a=1 b=bad")
+    async with sandbox_with(Refusing()) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        config = config_of(sandbox, folder, run_dir=folder / "m", mends=folder / "run")
+        with pytest.raises(UsageError, match="no source has the columns _row and _operation"):
+            await run_mended(config)
+        both = (Path(first.failed), folder / "export.csv")
+        with pytest.raises(UsageError, match="Run each kind by itself"):
+            await run_mended(config_of(sandbox, folder, *both, run_dir=folder / "n"))
+        assert sandbox.counters[ATTRIBUTES].received == 0
+
+
+async def test_another_target_is_refused(folder):
+    """What a rehearsal left is not mended in the real contacts."""
+    export(folder / "export.csv", "c-1 a=1 b=bad")
+    async with sandbox_with(Refusing()) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        run_json = folder / "run" / "run.json"
+        run_json.write_text(json.dumps(json.loads(run_json.read_text()) | {"target": "aws"}))
+        path = mend(first.failed, {"B": "b1"})
+        with pytest.raises(UsageError, match="not sent to the same kind of target"):
+            await run_mended(config_of(sandbox, folder, path, run_dir=folder / "m"))
+        assert sandbox.counters[ATTRIBUTES].received == 0
+
+
+async def test_unreadable_and_filtered_rows_stay_what_they_are(folder):
+    """A ragged row is INVALID for being ragged, and one that `where` leaves out is SKIPPED."""
+    where = "source:\n  where:\n    - {column: Name, not: out}\n"
+    (folder / "mapping.yaml").write_text(where + INVALID_ROW)
+    with (folder / "export.csv").open("a") as file:
+        file.write("Contact,A,B,C,Name\nc-1,1,bad,,in\nc-2,2\nc-3,3,bad,,in\n")
+    async with sandbox_with(Refusing()) as sandbox:
+        first = await run(config_of(sandbox, folder))
+        assert outcomes(first) == {"INVALID": 3}
+        replace_in(first.failed, "c-1,1,bad,,in", "c-1,1,bad,,out")
+        again = await run_mended(
+            config_of(sandbox, folder, Path(first.failed), run_dir=folder / "m")
+        )
+    codes = {each["row"]: each["error_code"] for each in ledger_of(again)}
+    assert codes == {1: "filtered", 2: "ragged_row", 3: "unknown_value"}
