@@ -11,13 +11,15 @@ import click
 
 from bulk_updater._version import __version__
 from bulk_updater.cli.exits import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USAGE
+from bulk_updater.cli.night import begin_night, end_night, forget_night, how_to_go_on
 from bulk_updater.cli.output import abandon_output, open_standard_streams, say_error
 from bulk_updater.cli.signals import INTERRUPTED, leave_on_signals
-from bulk_updater.errors import BulkUpdaterError
+from bulk_updater.cli.stopping import bear_questions
+from bulk_updater.errors import BulkUpdaterError, UsageError
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("run", "plan", "skeleton", "ledger", "sandbox")
+_COMMANDS = ("run", "retry", "plan", "skeleton", "ctl", "ledger", "state", "sandbox")
 
 _EPILOG = """\b
 Examples:
@@ -44,6 +46,15 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command; before its flags are checked it is known who is to hear of the end."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            begin_night(command, rest, ctx)
+        return name, command, rest
+
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"max_content_width": 88})
 @click.version_option(__version__, prog_name="bulk-updater", allow_from_autoenv=False)
@@ -60,34 +71,54 @@ def main() -> None:
     """Run the command line and exit."""
     open_standard_streams()
     leave_on_signals()
+    bear_questions(sys.argv[1:])
+    forget_night()
+    sys.exit(_carry_out())
+
+
+def _carry_out() -> int:  # noqa: PLR0911 - one for each way to end
+    """Run the command line; returns the exit code, when everybody who is to be told is."""
     try:
         # Without click's own handling, `main` returns the code of `Exit` and of the command.
-        sys.exit(cli.main(standalone_mode=False, auto_envvar_prefix="BULK_UPDATER") or 0)
+        code = cli.main(standalone_mode=False, auto_envvar_prefix="BULK_UPDATER") or 0
+        assert isinstance(code, int)  # noqa: S101 - what every command returns
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(EXIT_USAGE)
+        return EXIT_USAGE
     except click.ClickException as error:
-        say_error(_one_line(error))
-        sys.exit(EXIT_USAGE)
+        return _fail(EXIT_USAGE, "refused", _one_line(error), error="usage", mended=True)
     except BulkUpdaterError as error:
-        say_error(error.message)
-        sys.exit(EXIT_USAGE)
+        mended = isinstance(error, UsageError)
+        return _fail(EXIT_USAGE, "refused", error.message, error=error.slug, mended=mended)
     except (KeyboardInterrupt, asyncio.CancelledError, click.Abort):
-        say_error(INTERRUPTED)
-        sys.exit(EXIT_INTERRUPTED)
+        return _fail(EXIT_INTERRUPTED, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone, as `--help | head` does; nobody is left to tell.
         abandon_output()
-        sys.exit(0)
+        end_night(0)
+        return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence, and the only one
         # The text of a foreign error may quote a cell: its type and place are enough for a report.
         place = traceback.extract_tb(error.__traceback__)[-1]
-        say_error(
+        return _fail(
+            EXIT_STOPPED,
+            "fault",
             f"This is a fault in bulk_updater ({type(error).__name__} in {place.name}, line "
             f"{place.lineno} of {place.filename.rpartition('/')[2]}); please report it. What was "
-            "settled is in the ledger; give the same command again to go on."
+            "settled is in the ledger; give the same command again to go on.",
+            error="fault",
         )
-        sys.exit(EXIT_STOPPED)
+    end_night(code)
+    return code
+
+
+def _fail(
+    code: int, state: str, message: str, *, error: str | None = None, mended: bool = False
+) -> int:
+    """Say what went wrong, and of a run how it goes on."""
+    say_error(message, go_on=how_to_go_on(), mended=mended)
+    end_night(code, state=state, message=message, error=error)
+    return code
 
 
 def _one_line(error: click.ClickException) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from bulk_updater.cli.night import command_to_go_on
+from bulk_updater.cli.notify import check_notify_url
 from bulk_updater.config import (
+    ChangesConfig,
     ConnectionConfig,
     MaxFailures,
     PacingConfig,
@@ -27,18 +28,26 @@ from bulk_updater.config import (
 )
 from bulk_updater.connect import check_endpoint_url
 from bulk_updater.errors import ConfigError
+from bulk_updater.schedule import ScheduleConfig, parse_duration, parse_until, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
     "DEFAULTS",
+    "changes_options",
     "connection_options",
+    "guard_options",
     "job_arguments",
     "make_run_config",
+    "night_options",
     "output_options",
     "pacing_options",
     "parse_max_failures",
+    "schedule_options",
+    "sending_guard_options",
+    "sending_options",
+    "succession_options",
 ]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
@@ -177,6 +186,51 @@ pacing_options = _all_of(
     click.option("--limit", type=int, metavar="N", help="Take only the first N rows."),
 )
 
+sending_options = _all_of(
+    click.option(
+        "--max-in-flight",
+        type=int,
+        default=DEFAULTS.max_in_flight,
+        show_default=True,
+        metavar="N",
+        help="Requests open at once, at the most.",
+    ),
+    click.option(
+        "--max-attempts",
+        type=int,
+        default=DEFAULTS.retry.max_attempts,
+        show_default=True,
+        metavar="N",
+        help="Attempts for each request; throttled ones do not count.",
+    ),
+    click.option(
+        "--max-failures",
+        callback=parse_max_failures,
+        metavar="N|P%|none",
+        default="50",
+        show_default=True,
+        help="Stop after N failures in a row with one code, or when P% of the first "
+        f"{DEFAULTS.max_failures.share_of:,} requests failed.",
+    ),
+)
+
+succession_options = _all_of(
+    click.option(
+        "--supersede",
+        type=click.Path(path_type=Path),
+        metavar="RUN_DIR",
+        help="Take over from an older export's run: drop what it has left, and do not send again "
+        "what it has applied.",
+    ),
+    click.option(
+        "--mends",
+        type=click.Path(path_type=Path),
+        metavar="RUN_DIR",
+        help="The run that a mended failed.csv comes from, where the file does not lie in its "
+        "directory.",
+    ),
+)
+
 output_options = _all_of(
     click.option(
         "--json",
@@ -191,6 +245,159 @@ output_options = _all_of(
         help="Colours and the progress bar.",
     ),
     click.option("--debug", is_flag=True, help="Log more; never cells or credentials."),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="What standard error holds: text, or nothing but JSON lines.",
+    ),
+)
+
+
+def _parse_notify_url(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    if value is not None:
+        check_notify_url(value)
+    return value
+
+
+night_options = _all_of(
+    click.option(
+        "--metrics-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write figures for the node exporter's textfile collector; a name in .prom.",
+    ),
+    click.option(
+        "--notify",
+        callback=_parse_notify_url,
+        metavar="URL",
+        help="POST the summary as JSON to this URL at the end.",
+    ),
+    click.option(
+        "--notify-on",
+        type=click.Choice(["always", "failure", "never"]),
+        default="failure",
+        show_default=True,
+        help="When: at every end, or at every one but exit code 0.",
+    ),
+    click.option(
+        "--otel",
+        is_flag=True,
+        help="Send traces and metrics as the OTEL_ variables say; needs bulk-updater[otel].",
+    ),
+)
+
+
+def _parse_percent(
+    _context: click.Context, option: click.Parameter, value: str | None
+) -> float | None:
+    """A share in percent, as a part of 1."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", value)
+    percent = float(match.group(1)) if match else math.inf
+    if not 0 < percent <= 100:  # noqa: PLR2004 - percent
+        raise click.BadParameter(
+            f'"{value}" is no share: it is a number above 0 and up to 100 with a percent sign, '
+            f"as in {option.opts[0]} {'1%' if option.name == 'verify_drift' else '20%'}."
+        )
+    return percent / 100
+
+
+def _parse_refresh(
+    _context: click.Context, option: click.Parameter, value: str | None
+) -> float | None:
+    return None if value is None else parse_duration(value, flag=option.opts[0])
+
+
+def _parse_n_rows(
+    _context: click.Context, option: click.Parameter, value: int | None
+) -> int | None:
+    if value is not None and value < 1:
+        raise click.BadParameter(f"{option.opts[0]} is {value}; it must be at least 1.")
+    return value
+
+
+changes_options = _all_of(
+    click.option(
+        "--only-changed",
+        is_flag=True,
+        help="Leave out rows that say what was last applied to their contact.",
+    ),
+    click.option(
+        "--state",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"What was last applied to each contact; by default {DEFAULTS.runs_dir}/state.sqlite.",
+    ),
+    click.option(
+        "--refresh",
+        callback=_parse_refresh,
+        metavar="TIME",
+        help="Send what was applied longer ago than TIME all the same, such as 30d.",
+    ),
+    click.option(
+        "--verify-drift",
+        callback=_parse_percent,
+        metavar="P%",
+        help="Read P% of the unchanged contacts back, and send again what somebody else changed.",
+    ),
+    click.option(
+        "--max-change",
+        callback=_parse_percent,
+        metavar="P%",
+        help="Send nothing where more than P% of the rows would change.",
+    ),
+)
+
+guard_options = _all_of(
+    click.option(
+        "--expect-instance",
+        metavar="ID",
+        help="Refuse to write to any other instance.",
+    ),
+    click.option(
+        "--order",
+        type=click.Choice(["file", "oldest-first"]),
+        default=DEFAULTS.order,
+        show_default=True,
+        help="Send rows as they stand, or first what Connect forgets first.",
+    ),
+)
+
+sending_guard_options = _all_of(
+    click.option(
+        "--canary",
+        type=int,
+        callback=_parse_n_rows,
+        metavar="N",
+        help="Send N rows first, and the others only if none of them failed.",
+    ),
+    click.option(
+        "--confirm",
+        is_flag=True,
+        help="Say what would be sent, and ask on the terminal.",
+    ),
+)
+
+
+schedule_options = _all_of(
+    click.option(
+        "--until",
+        metavar="TIME",
+        help="Have all settled by TIME, and leave the rest for the next night: 06:00, 06:00 "
+        "Europe/Berlin, or 2026-11-23T06:00+01:00.",
+    ),
+    click.option("--for", metavar="TIME", help="The same, TIME from now: 8h, 90m, 1h30m."),
+    click.option(
+        "--window",
+        metavar="FROM-TO",
+        help="Send within this part of the day only, and wait for it: 22:00-06:00, or "
+        "22:00-06:00 Europe/Berlin.",
+    ),
 )
 
 
@@ -230,7 +437,14 @@ def make_run_config(flags: dict[str, Any]) -> RunConfig:
         pacing=_make_pacing_config(flags),
         retry=RetryConfig(max_attempts=flags.get("max_attempts", DEFAULTS.retry.max_attempts)),
         max_failures=flags.get("max_failures", DEFAULTS.max_failures),
+        schedule=_make_schedule_config(flags),
         sandbox=flags.get("sandbox", False),
+        changes=_make_changes_config(flags),
+        order=flags.get("order", DEFAULTS.order),
+        canary=flags.get("canary"),
+        expect_instance=flags.get("expect_instance"),
+        supersede=flags.get("supersede"),
+        mends=flags.get("mends"),
         command=_command(),
     )
 
@@ -243,6 +457,32 @@ def _make_pacing_config(flags: dict[str, Any]) -> PacingConfig:
         rate=flags["rate"],
         quota_share=DEFAULTS.pacing.quota_share if share is None else share,
         exclusive=flags["exclusive"],
+    )
+
+
+def _make_changes_config(flags: dict[str, Any]) -> ChangesConfig:
+    if not flags.get("only_changed", False):
+        for name in ("state", "refresh", "verify_drift", "max_change"):
+            if flags.get(name) is not None:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} says how changes are told, and all rows are sent; "
+                    "give --only-changed with it, or leave it out."
+                )
+    return ChangesConfig(
+        only_changed=flags.get("only_changed", False),
+        state_file=flags.get("state"),
+        refresh_s=flags.get("refresh"),
+        verify_drift=flags.get("verify_drift") or 0.0,
+        max_change=flags.get("max_change"),
+    )
+
+
+def _make_schedule_config(flags: dict[str, Any]) -> ScheduleConfig:
+    until, for_s, window = (flags.get(name) for name in ("until", "for", "window"))
+    return ScheduleConfig(
+        until=None if until is None else parse_until(until),
+        for_s=None if for_s is None else parse_duration(for_s),
+        window=None if window is None else parse_window(window),
     )
 
 
@@ -264,11 +504,4 @@ def _endpoint_of_environment(flags: dict[str, Any]) -> str | None:
 
 
 def _command() -> str:
-    """The command as it was typed, as it goes on: without `--fresh`, which would begin anew."""
-    program = sys.argv[0]
-    words = [word for word in sys.argv[1:] if word != "--fresh"]
-    if program.endswith("__main__.py"):
-        return shlex.join([sys.executable, "-m", "bulk_updater", *words])
-    # A shell hands over the whole path of what it found.
-    name = Path(program).name
-    return shlex.join([name if shutil.which(name) == program else program, *words])
+    return command_to_go_on(sys.argv)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
@@ -15,24 +17,44 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
+from bulk_updater.model import to_iso
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
     "abandon_output",
     "error_console",
+    "format_error",
+    "format_summary",
+    "logs_json",
     "open_standard_streams",
     "output_console",
     "print_json",
     "print_wrapped",
     "reader_may_leave",
     "say_error",
+    "say_summary",
+    "set_log_format",
+    "set_run_id_source",
     "set_up_logging",
 ]
 
 _COLUMNS_IN_A_FILE = 100
 
+_OWN_LOGGER = "bulk_updater.cli"
+
+_LAST_RESORT = logging.lastResort
+"""What writes the warnings of libraries, which have no handler, as they stand."""
+
+
+def _no_run_id() -> str | None:
+    return None
+
+
 _color: bool | None = None
+_logs_json = False
+_run_id_source: Callable[[], str | None] = _no_run_id
 
 
 class _Console(Console):
@@ -52,6 +74,46 @@ class _LogHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _json_line(
+            record.getMessage(), level=record.levelname, logger=record.name, at_s=record.created
+        )
+
+
+def set_log_format(name: str) -> None:
+    """Say whether standard error holds text for people or nothing but JSON lines.
+
+    To be called before anything is printed there.
+
+    Args:
+        name: `text` or `json`.
+    """
+    global _logs_json, _run_id_source  # noqa: PLW0603 - set once, by the flag
+    _logs_json = name == "json"
+    _run_id_source = _no_run_id
+    logging.lastResort = _LAST_RESORT
+    python_warnings = logging.getLogger("py.warnings")
+    python_warnings.handlers.clear()
+    if _logs_json:
+        handler = logging.lastResort = _LogHandler(sys.stderr)
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(_JsonFormatter())
+        python_warnings.addHandler(handler)  # it would get one that says nothing
+    logging.captureWarnings(_logs_json)
+
+
+def logs_json() -> bool:
+    """Whether standard error holds nothing but JSON lines."""
+    return _logs_json
+
+
+def set_run_id_source(source: Callable[[], str | None]) -> None:
+    """Say what knows the run's id, once there is one, for the lines that follow."""
+    global _run_id_source  # noqa: PLW0603 - one process, one run
+    _run_id_source = source
+
+
 def set_up_logging(*, color: str, debug: bool) -> None:
     """Send our own log to standard error.
 
@@ -67,7 +129,10 @@ def set_up_logging(*, color: str, debug: bool) -> None:
     logger.propagate = False
     console = error_console()
     handler: logging.Handler
-    if console.is_terminal:
+    if _logs_json:
+        handler = _LogHandler(sys.stderr)
+        handler.setFormatter(_JsonFormatter())
+    elif console.is_terminal:
         handler = RichHandler(
             console=console, show_path=debug, show_time=False, markup=False, highlighter=None
         )
@@ -125,12 +190,87 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.flush()
 
 
-def say_error(message: str) -> None:
-    """An error, for a person, on standard error: one line, which a terminal wraps at words."""
+def say_error(message: str, *, go_on: str | None = None, mended: bool = False) -> None:
+    """An error, for a person, on standard error: one line, which a terminal wraps at words.
+
+    Args:
+        message: What is wrong, where, and what to do.
+        go_on: The command that goes on from there, for a last line of its own, to be copied.
+        mended: Whether something has to be mended before.
+    """
+    if _logs_json:
+        _write_error(format_error(message, go_on=go_on, mended=mended))
+        return
     console = error_console()
     line = Text.assemble(("error", "bold red"), ": ", " ".join(message.splitlines()))
     with contextlib.suppress(BrokenPipeError):
         console.print(line, soft_wrap=not console.is_terminal)
+        if go_on:
+            label = _go_on_label(mended=mended)
+            console.print(Text.assemble((label, "bold"), " ", go_on), soft_wrap=True)
+
+
+def say_summary(fields: Mapping[str, Any]) -> None:
+    """The last line on standard error: how the command ended, for whoever reads logs."""
+    _write_error(format_summary(fields))
+
+
+def format_error(message: str, *, go_on: str | None = None, mended: bool = False) -> str:
+    """What `say_error` prints, without colours, line ends included."""
+    message = " ".join(message.splitlines())
+    label = _go_on_label(mended=mended)
+    if not _logs_json:
+        return f"error: {message}\n" + (f"{label} {go_on}\n" if go_on else "")
+    if not go_on:
+        return _json_line(message, level="ERROR") + "\n"
+    return _json_line(f"{message} {label} {go_on}", level="ERROR", command_to_go_on=go_on) + "\n"
+
+
+def format_summary(fields: Mapping[str, Any]) -> str:
+    """What `say_summary` prints, line end included: `summary state=finished exit=0 ...`."""
+    line = "summary " + " ".join(f"{key}={_logfmt(value)}" for key, value in fields.items())
+    return (_json_line(line, summary=dict(fields)) if _logs_json else line) + "\n"
+
+
+def _go_on_label(*, mended: bool) -> str:
+    return "To go on, once that is mended:" if mended else "To go on:"
+
+
+def _logfmt(value: Any) -> str:
+    """A value as logfmt has it: in quotes where it would not be one word."""
+    text = str(value)
+    if text and text.isprintable() and not set(text) & set(' "=\\'):
+        return text
+    return json.dumps(text)
+
+
+def _json_line(
+    message: str,
+    *,
+    level: str = "INFO",
+    logger: str = _OWN_LOGGER,
+    at_s: float | None = None,
+    **more: Any,
+) -> str:
+    # Not orjson: a path that is no UTF-8 is printed all the same.
+    return json.dumps(
+        {
+            "time": to_iso(time.time() if at_s is None else at_s),
+            "level": level,
+            "message": message,
+            "run_id": _run_id_source(),
+            "logger": logger,
+            **more,
+        }
+    )
+
+
+def _write_error(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        _abandon(2)
 
 
 @contextlib.contextmanager

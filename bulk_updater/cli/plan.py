@@ -10,11 +10,14 @@ import click
 
 from bulk_updater.cli.exits import EXIT_BAD_ROWS
 from bulk_updater.cli.options import (
+    changes_options,
     connection_options,
+    guard_options,
     job_arguments,
     make_run_config,
     output_options,
     pacing_options,
+    schedule_options,
 )
 from bulk_updater.cli.output import print_json, reader_may_leave, set_up_logging
 from bulk_updater.cli.plan_text import print_plan
@@ -28,6 +31,7 @@ _EPILOG = """\b
 Examples:
   bulk-updater plan mapping.yaml export.csv
   bulk-updater plan mapping.yaml export.parquet --rate 50       reads no quota
+  bulk-updater plan mapping.yaml export.csv --window 22:00-06:00
   bulk-updater plan mapping.yaml export.csv --json | jq .operations[0].invalid
 
 Exit codes: 0 every row can be sent or is skipped; 1 some rows are INVALID; 2 usage.
@@ -37,6 +41,9 @@ Exit codes: 0 every row can be sent or is skipped; 1 some rows are INVALID; 2 us
 @click.command(epilog=_EPILOG)
 @job_arguments
 @pacing_options
+@schedule_options
+@changes_options
+@guard_options
 @connection_options
 @output_options
 def plan(**flags: Any) -> int:

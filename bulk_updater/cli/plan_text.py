@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
 from rich.text import Text
 
 from bulk_updater.cli.output import output_console, print_wrapped
+from bulk_updater.schedule import describe_moment
 from bulk_updater.words import count, duration, figure
 
 if TYPE_CHECKING:
@@ -39,7 +41,19 @@ def print_plan(plan: Plan) -> None:
         _print_unsent(part)
         _print_example(console, part)
     console.print()
+    if plan.n_nights is not None:
+        console.print(Text(_nights(plan, plan.n_nights)))
     console.print(Text(_last_line(plan), style="bold"))
+
+
+def _nights(plan: Plan, n_nights: int) -> str:
+    if plan.ends_at is None:
+        return (
+            f"The time that it has is too short: after {count(n_nights, 'night')} it would not be "
+            "done. Give it more time, or a higher rate."
+        )
+    ends_at = datetime.fromisoformat(plan.ends_at).timestamp()
+    return f"It takes {count(n_nights, 'night')}, and is done at {describe_moment(ends_at)}."
 
 
 def _last_line(plan: Plan) -> str:

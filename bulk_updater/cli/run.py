@@ -6,37 +6,60 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulk_updater.cli.exits import EXIT_BAD_ROWS, EXIT_INTERRUPTED, EXIT_STOPPED
+from bulk_updater.cli.confirm import confirm
+from bulk_updater.cli.exits import EXIT_BAD_ROWS, EXIT_DEADLINE, EXIT_INTERRUPTED, EXIT_STOPPED
 from bulk_updater.cli.garbage import collect_less
+from bulk_updater.cli.night import (
+    end_night_in_loop,
+    is_in_sight,
+    open_night,
+    tell_end,
+    watch_night,
+)
 from bulk_updater.cli.options import (
-    DEFAULTS,
+    changes_options,
     connection_options,
+    guard_options,
     job_arguments,
     make_run_config,
+    night_options,
     output_options,
     pacing_options,
-    parse_max_failures,
+    schedule_options,
+    sending_guard_options,
+    sending_options,
+    succession_options,
 )
-from bulk_updater.cli.output import print_json, reader_may_leave, say_error, set_up_logging
-from bulk_updater.cli.progress import show_progress
+from bulk_updater.cli.output import (
+    logs_json,
+    print_json,
+    reader_may_leave,
+    say_error,
+    set_up_logging,
+)
+from bulk_updater.cli.progress import describe, show_progress
 from bulk_updater.cli.signals import INTERRUPTED, leave, leaving_on_signals
-from bulk_updater.cli.stopping import stop_on_signals
+from bulk_updater.cli.stopping import stop_on_signals, tell_on_signal
 from bulk_updater.cli.summary import print_how_to_go_on, print_summary
 from bulk_updater.errors import ConfigError, RunStopped
 from bulk_updater.model import Progress
 from bulk_updater.pipeline import run as run_pipeline
+from bulk_updater.pipeline.deadline import DeadlinePassed
 from bulk_updater.sandbox import Sandbox, SandboxConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from bulk_updater.config import ConnectionConfig, RunConfig
     from bulk_updater.model import RunSummary
 
-__all__ = ["run"]
+__all__ = ["carry_out", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +75,8 @@ Examples:
   bulk-updater run mapping.yaml jan.csv feb.csv --rate 5  at most 5 a second
 
 Exit codes: 0 every row settled well; 1 some rows FAILED or INVALID; 2 usage, nothing was
-sent; 3 stopped by an error that concerns the whole run; 130 interrupted. After 3 and 130 the
-same command goes on.
+sent; 3 stopped by an error that concerns the whole run; 4 deadline reached; 130 interrupted.
+After 3, 4 and 130 the same command goes on.
 """
 
 
@@ -70,32 +93,14 @@ same command goes on.
     "--fresh", is_flag=True, help="Begin anew; what is in the run directory is kept beside it."
 )
 @pacing_options
-@click.option(
-    "--max-in-flight",
-    type=int,
-    default=DEFAULTS.max_in_flight,
-    show_default=True,
-    metavar="N",
-    help="Requests open at once, at the most.",
-)
-@click.option(
-    "--max-attempts",
-    type=int,
-    default=DEFAULTS.retry.max_attempts,
-    show_default=True,
-    metavar="N",
-    help="Attempts for each request; throttled ones do not count.",
-)
-@click.option(
-    "--max-failures",
-    callback=parse_max_failures,
-    metavar="N|P%|none",
-    default="50",
-    show_default=True,
-    help="Stop after N failures in a row with one code, or when P% of the first "
-    f"{DEFAULTS.max_failures.share_of:,} requests failed.",
-)
+@schedule_options
+@changes_options
+@guard_options
+@sending_guard_options
+@sending_options
+@succession_options
 @connection_options
+@night_options
 @output_options
 def run(**flags: Any) -> int:
     """Send the rows of SOURCE... as MAPPING says, and record how each one ended.
@@ -103,22 +108,45 @@ def run(**flags: Any) -> int:
     The same command again goes on where it stopped, or says that all is done.
     """
     set_up_logging(color=flags["color"], debug=flags["debug"])
+    open_night(flags)
     config = make_run_config(flags)
+    if flags["confirm"]:
+        confirm(config)
+    return carry_out(config, as_json=flags["json"])
+
+
+def carry_out(
+    config: RunConfig,
+    *,
+    as_json: bool,
+    execute: Callable[..., Awaitable[RunSummary]] | None = None,
+) -> int:
+    """Do what a configuration says, say what came of it, and return the exit code.
+
+    Args:
+        config: The run.
+        as_json: Whether standard output is for a machine.
+        execute: What is done, given the configuration, `progress` and `stop`; None runs it.
+    """
     collect_less()
     try:
         with leaving_on_signals():  # whoever had the signals has them back when the loop ends
-            summary = asyncio.run(_run(config, as_json=flags["json"]))
+            execute = execute or partial(run_pipeline, obeys_ctl=True)
+            summary = asyncio.run(_run(config, execute, as_json=as_json))
     except RunStopped as stopped:
         if stopped.summary is None:
             raise
-        say_error(stopped.message)
         summary = stopped.summary
+    tell_end(summary, as_json=as_json)
     with reader_may_leave():
-        if flags["json"]:
+        if as_json:
             print_json(asdict(summary))
         else:
             print_summary(summary)
     return exit_code(summary)
+
+
+_EXIT_CODES = {"stopped": EXIT_STOPPED, "deadline": EXIT_DEADLINE}
 
 
 def exit_code(summary: RunSummary) -> int:
@@ -126,10 +154,12 @@ def exit_code(summary: RunSummary) -> int:
     if summary.state == "finished":
         bad = summary.outcomes["FAILED"] + summary.outcomes["INVALID"]
         return EXIT_BAD_ROWS if bad else 0
-    return EXIT_STOPPED if summary.state == "stopped" else EXIT_INTERRUPTED
+    return _EXIT_CODES.get(summary.state, EXIT_INTERRUPTED)
 
 
-async def _run(config: RunConfig, *, as_json: bool) -> RunSummary:
+async def _run(
+    config: RunConfig, execute: Callable[..., Awaitable[RunSummary]], *, as_json: bool
+) -> RunSummary:
     """The run with its display, its signals and, for a rehearsal, its sandbox."""
     if config.sandbox and config.connection.endpoint_url is not None:
         raise ConfigError(
@@ -140,25 +170,34 @@ async def _run(config: RunConfig, *, as_json: bool) -> RunSummary:
     stop = stop_on_signals()
     try:
         async with AsyncExitStack() as stack:
+            stack.enter_context(tell_on_signal(lambda: describe(progress)))
             if config.sandbox:
                 sandbox = await stack.enter_async_context(Sandbox(REHEARSAL))
                 config = replace(config, connection=_to_sandbox(config, sandbox))
                 log.info("A rehearsal: requests go to a sandbox on this machine, none to AWS.")
-            await stack.enter_async_context(show_progress(progress, quiet=as_json))
-            return await run_pipeline(config, progress=progress, stop=stop)
+            quiet = as_json or logs_json()
+            await stack.enter_async_context(show_progress(progress, quiet=quiet))
+            await stack.enter_async_context(watch_night(progress))
+            return await execute(config, progress=progress, stop=stop)
     except (asyncio.CancelledError, RunStopped) as ended:
+        code, state = EXIT_INTERRUPTED, "interrupted"
         # The second signal, or the first before there was anything to settle. The ledger is closed
         # and the lock is free; only threads may be left.
         if isinstance(ended, RunStopped):
             if ended.summary is not None:
                 raise
-            say_error(f"{INTERRUPTED} Nothing was sent.")
+            if isinstance(ended.__cause__, DeadlinePassed):
+                message, code, state = ended.message, EXIT_DEADLINE, "deadline"
+            else:
+                message = f"{INTERRUPTED} Nothing was sent."
         else:
-            say_error(f"{INTERRUPTED} What was settled is in the ledger.")
+            message = f"{INTERRUPTED} What was settled is in the ledger."
+        say_error(message, go_on=None if is_in_sight(as_json=as_json) else config.command)
         if not as_json:
             with reader_may_leave():
                 print_how_to_go_on(config.command)
-        leave()
+        await end_night_in_loop(code, state=state, message=message)
+        leave(code)
 
 
 def _to_sandbox(config: RunConfig, sandbox: Sandbox) -> ConnectionConfig:

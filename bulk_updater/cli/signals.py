@@ -48,15 +48,18 @@ def leaving_on_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def leave() -> NoReturn:
-    """End the process with the exit code of an interruption, and wait for no thread.
+def leave(code: int = EXIT_INTERRUPTED) -> NoReturn:
+    """End the process, and wait for no thread.
 
     The ordinary end waits for them, and one may be reading a source of gigabytes.
+
+    Args:
+        code: The exit code; of an interruption by default.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(code)
 
 
 def _heard(_number: int, _frame: FrameType | None) -> None:

@@ -14,15 +14,27 @@ from bulk_updater.words import count, duration, figure, percent
 if TYPE_CHECKING:
     from bulk_updater.model import FoundQuota, PaceSummary, RunSummary
 
-__all__ = ["print_how_to_go_on", "print_summary"]
+__all__ = ["headline", "print_how_to_go_on", "print_summary"]
 
-_STYLES = {"UPDATED": "green", "FAILED": "red", "INVALID": "yellow", "SKIPPED": "dim"}
+_STYLES = {
+    "UPDATED": "green",
+    "FAILED": "red",
+    "INVALID": "yellow",
+    "SKIPPED": "dim",
+    "UNCHANGED": "dim",
+    "SUPERSEDED": "dim",
+}
+
+_WHERE_ANY = {"UNCHANGED", "SUPERSEDED"}
+"""Outcomes that most runs cannot have: shown where there are any."""
+
+_WENT = {"stopped": "Stopped", "deadline": "The deadline came"}
 
 
 def print_summary(summary: RunSummary) -> None:
     """Print what a run came to, where to look, and in the last line how to go on."""
     console = output_console()
-    console.print(Text(_headline(summary), style="bold"))
+    console.print(Text(headline(summary), style="bold"))
     console.print()
     _print_outcomes(summary)
     console.print()
@@ -45,10 +57,11 @@ def print_how_to_go_on(command: str) -> None:
     console.print(Text(command), soft_wrap=True)
 
 
-def _headline(summary: RunSummary) -> str:
+def headline(summary: RunSummary) -> str:
+    """How a run went, in one sentence."""
     took = duration(summary.took_s)
     if summary.state != "finished":
-        went = "Stopped" if summary.state == "stopped" else "Interrupted"
+        went = _WENT.get(summary.state, "Interrupted")
         to_go = count(summary.unsettled, "result")
         return f"{went} after {took}, with {to_go} to go."
     bad = summary.outcomes["FAILED"] + summary.outcomes["INVALID"]
@@ -58,7 +71,11 @@ def _headline(summary: RunSummary) -> str:
 
 
 def _print_outcomes(summary: RunSummary) -> None:
-    numbers = dict(summary.outcomes)
+    numbers = {
+        label: number
+        for label, number in summary.outcomes.items()
+        if number or label not in _WHERE_ANY
+    }
     if summary.unsettled:
         numbers["not settled"] = summary.unsettled
     label_width = max(map(len, numbers))

@@ -58,6 +58,12 @@ class Ran:
     out: str
     err: str
 
+    @property
+    def error(self) -> str:
+        """What is wrong, without what every end of a run has: how it goes on, and the summary."""
+        lines = self.err.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith(("To go on", "summary ")))
+
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
@@ -100,7 +106,8 @@ def call(
 
 def summary_of(**changes: Any) -> RunSummary:
     """The summary of a run that went well, or what is changed of it."""
-    outcomes = {"UPDATED": 3, "FAILED": 0, "INVALID": 0, "SKIPPED": 1}
+    names = ("UPDATED", "FAILED", "INVALID", "SKIPPED", "UNCHANGED", "SUPERSEDED")
+    outcomes = dict(zip(names, (3, 0, 0, 1, 0, 0), strict=True))
     settings: dict[str, Any] = {
         "run_id": "20260301T080000Z-abcdef",
         "state": "finished",

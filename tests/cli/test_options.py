@@ -180,7 +180,7 @@ def test_plain_http_beyond_this_machine_is_refused(call, reached, monkeypatch, t
     else:
         monkeypatch.setenv(named_by, url)
     ran = call(words)
-    assert (ran.code, ran.out, ran.err) == (2, "", PLAIN)
+    assert (ran.code, ran.out, ran.error) == (2, "", PLAIN)
     assert call(f"{words} --allow-http").code == 0
     assert reached == [("eu-west-2", url)]
 
@@ -260,7 +260,7 @@ def test_a_flag_that_makes_no_sense_is_refused_in_one_line(call, configs, flags,
     ran = call(f"run mapping.yaml export.csv {flags}")
     assert (ran.code, ran.out, configs) == (2, "", [])
     assert ran.err.startswith("error: ")
-    assert ran.err.count("\n") == 1
+    assert ran.error.count("\n") == 1
     assert says in ran.err
 
 

@@ -194,7 +194,7 @@ def test_a_stopped_run_says_why_and_how_to_go_on(call, ends_with):
     )
     ends_with(RunStopped("No permission.", summary=summary))
     ran = call("run mapping.yaml export.csv")
-    assert (ran.code, ran.err) == (3, "error: No permission.\n")
+    assert (ran.code, ran.error) == (3, "error: No permission.\n")
     assert ran.out.startswith("Stopped after 7 s, with 1,000 results to go.\n")
     assert ran.out.splitlines()[-1] == RESUME
 
@@ -216,7 +216,14 @@ def test_json_is_one_object_and_nothing_else(call, ends_with, state):
     assert ran.code == {"finished": 0, "stopped": 3, "interrupted": 130}[state]
     found = json.loads(ran.out)
     assert (found["state"], found["resume"]) == (state, resume)
-    assert found["outcomes"] == {"UPDATED": 3, "FAILED": 0, "INVALID": 0, "SKIPPED": 1}
+    assert found["outcomes"] == {
+        "UPDATED": 3,
+        "FAILED": 0,
+        "INVALID": 0,
+        "SKIPPED": 1,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     assert len(found) == 13
 
 
@@ -235,7 +242,7 @@ def test_what_cannot_begin_is_exit_code_2(call, ends_with, error):
     ends_with(error)
     for flags in ("", "--json"):
         ran = call(f"run mapping.yaml export.csv {flags}")
-        assert (ran.code, ran.out, ran.err) == (2, "", f"error: {error.message}\n")
+        assert (ran.code, ran.out, ran.error) == (2, "", f"error: {error.message}\n")
 
 
 def test_a_fault_of_ours_quotes_no_cell(call, ends_with):
@@ -252,7 +259,7 @@ def test_text_in_square_brackets_is_printed_as_it_stands(call, ends_with):
     """A path or a column may look like markup, with backslashes too."""
     ends_with(SourceError(r"C:\exports [bold]\[2026].csv: there is no such file."))
     ran = call("run mapping.yaml export.csv")
-    assert ran.err == "error: C:\\exports [bold]\\[2026].csv: there is no such file.\n"
+    assert ran.error == "error: C:\\exports [bold]\\[2026].csv: there is no such file.\n"
 
 
 def test_debug_logs_ours_only(call, monkeypatch):
@@ -275,7 +282,14 @@ def test_a_whole_rehearsal(call, tmp_path):
     ran = call("run mapping.yaml export.csv --sandbox --rate 500 --json")
     assert ran.code == 1
     summary = json.loads(ran.out)
-    assert summary["outcomes"] == {"UPDATED": 1, "FAILED": 1, "INVALID": 2, "SKIPPED": 1}
+    assert summary["outcomes"] == {
+        "UPDATED": 1,
+        "FAILED": 1,
+        "INVALID": 2,
+        "SKIPPED": 1,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     assert (tmp_path / summary["ledger"]).read_text().count("\n") == 5
     assert (tmp_path / summary["failed"]).read_text().count("\n") == 4
     again = call("run mapping.yaml export.csv --sandbox --rate 500")

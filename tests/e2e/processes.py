@@ -66,6 +66,12 @@ class Ran:
         # Whatever happens: nobody sees a traceback.
         assert "Traceback" not in self.out + self.err, self.out + self.err
 
+    @property
+    def error(self) -> str:
+        """What is wrong, without what every end of a run has: how it goes on, and the summary."""
+        lines = self.err.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith(("To go on", "summary ")))
+
 
 @dataclass
 class Started:

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_said_and_nothing_is_sent(case, show, never):
     ran = show(case.name).ran
     assert (ran.code, ran.out) == (2, ""), ran
     assert ran.err.startswith("error: ")
-    assert ran.err.count("\n") == 1, ran.err
+    assert ran.error.count("\n") == 1, ran.err
     for text in case.says:
         assert text.lower() in ran.err.lower(), ran.err
     assert never.received() == 0
@@ -109,6 +109,8 @@ def test_a_bad_row_is_that_row_s_and_the_others_go_on(served, show, name, codes,
         "FAILED": 0,
         "INVALID": len(codes),
         "SKIPPED": 0,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
     }
     assert found.codes() == codes
     failed = found.summary()["failed"]

@@ -141,7 +141,7 @@ def test_no_room_for_a_file_that_a_run_needs_takes_no_run(run, call, name):
     assert (ran.code, ran.out) == (2, ""), ran
     assert "No space left on device (ENOSPC)" in ran.err
     assert "error: run" in ran.err
-    assert ran.err.count("\n") == 1
+    assert ran.error.count("\n") == 1
     assert run.received() == 0
     run.expect_finished(run.start())
     assert run.received() == N_ROWS
@@ -235,7 +235,7 @@ def test_a_folder_that_turned_read_only_takes_no_run(run, read_only):
         ran = run.start(**switch.turn_on())
         assert (ran.code, ran.out) == (2, ""), ran
         assert "(EROFS)" in ran.err
-        assert ran.err.count("\n") == 1
+        assert ran.error.count("\n") == 1
         assert (run.ledger.read_bytes(), run.received()) == (before, n_received)
         switch.turn_off()
         run.expect_finished(run.start())

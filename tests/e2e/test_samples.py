@@ -40,7 +40,14 @@ def rows_of(name: str, **settings: str) -> list[dict[str, str]]:
 def test_salesforce(shell, served, warm, run_sample):
     """240 calls: every outcome, leading zeros and NA as they stand, and failed.csv fed back."""
     summary = run_sample("salesforce_voice_calls", "salesforce_voice_calls.csv", 1)
-    assert summary["outcomes"] == {"UPDATED": 206, "FAILED": 4, "INVALID": 2, "SKIPPED": 28}
+    assert summary["outcomes"] == {
+        "UPDATED": 206,
+        "FAILED": 4,
+        "INVALID": 2,
+        "SKIPPED": 28,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     assert summary["rows_read"] == 240
 
     held = served.attributes()
@@ -68,6 +75,8 @@ def test_salesforce(shell, served, warm, run_sample):
         "FAILED": 4,
         "INVALID": 2,
         "SKIPPED": 0,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
     }
     for row in bad:
         row["VendorCallKey"] = f"mended-{row['_row']}"
@@ -89,7 +98,14 @@ def same_call(row: dict[str, str], other: dict[str, str]) -> bool:
 def test_zendesk(served, run_sample):
     """600 tickets, two operations: Windows-1252 is read, dates are turned, references are made."""
     summary = run_sample("zendesk_tickets", "zendesk_tickets.csv", 1)
-    assert summary["outcomes"] == {"UPDATED": 900, "FAILED": 0, "INVALID": 4, "SKIPPED": 296}
+    assert summary["outcomes"] == {
+        "UPDATED": 900,
+        "FAILED": 0,
+        "INVALID": 4,
+        "SKIPPED": 296,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     contact = served.contacts()["e8c1341f-01a5-4e84-9696-49b5e0566f37"]
     assert contact["attributes"]["assignee"] == "Jörg Großkopf"
     assert contact["attributes"]["refund"] == "110,34 €"
@@ -106,7 +122,14 @@ def test_zendesk(served, run_sample):
 def test_warehouse(served, run_sample):
     """1,000 contacts from Parquet: integers, decimals and dates keep every digit."""
     summary = run_sample("warehouse_contacts", "warehouse_contacts.parquet", 0)
-    assert summary["outcomes"] == {"UPDATED": 1878, "FAILED": 0, "INVALID": 0, "SKIPPED": 122}
+    assert summary["outcomes"] == {
+        "UPDATED": 1878,
+        "FAILED": 0,
+        "INVALID": 0,
+        "SKIPPED": 122,
+        "UNCHANGED": 0,
+        "SUPERSEDED": 0,
+    }
     contact = served.contacts()["63c10ad3-90bd-44f9-acea-b935ac7f4330"]
     assert contact["attributes"] == {
         "customer_since": "04/04/2022",

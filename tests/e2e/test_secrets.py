@@ -346,7 +346,7 @@ def test_a_mapping_makes_no_objects(warm, tmp_path, evil, where):
     ran = warm.run(tmp_path, "run", "mapping.yaml", "export.csv", "--region", "x")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error: mapping.yaml")
-    assert ran.err.count("\n") == 1
+    assert ran.error.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} - before == {".stdout", ".stderr"}
 
 
@@ -374,7 +374,7 @@ def test_a_lender_that_fails_is_one_line_and_not_quoted(warm, served, tmp_path):
     words = ("run", "mapping.yaml", "export.csv", "--rate", "50", "--endpoint-url", served.url)
     ran = warm.run(tmp_path, *words, env=env)
     assert ran.code == 3
-    (error,) = [line for line in ran.err.splitlines() if not line.startswith("20")]
+    (error,) = [line for line in ran.error.splitlines() if not line.startswith("20")]
     assert error.startswith("error: CredentialRetrievalError on one request: the credentials could")
     assert "SECRET" not in ran.out + ran.err
     assert (tmp_path / "asked").read_text() == "xxx"

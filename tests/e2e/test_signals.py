@@ -163,7 +163,7 @@ def test_a_script_gets_a_summary_as_soon_as_there_is_one(
         assert (summary["outcomes"]["UPDATED"], summary["unsettled"]) == (0, 300)
     else:
         assert ran.out == ""
-        assert ran.err.endswith(f"error: {INTERRUPTED} Nothing was sent.\n")
+        assert ran.error.endswith(f"error: {INTERRUPTED} Nothing was sent.\n")
 
 
 def test_the_phases_are_those_of_a_run():
