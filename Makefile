@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test format lint types contracts docs-check docs pytest coverage soak bench clean
+.PHONY: help install demo test format lint types contracts docs-check docs pytest coverage soak nights bench clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ docs: install ## Write the generated parts of the README anew
 SEEDS ?= 1000
 soak: install ## Simulate SEEDS=N runs with crashes and faults, over all cores
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+nights: install ## Simulate a year of nights for each of SEEDS=N seeds, over all cores
+	$(BIN)/python -m tests.nights --seeds $(if $(filter file,$(origin SEEDS)),10,$(SEEDS))
 
 bench: install ## Measure speed and memory, beside named yardsticks
 	$(BIN)/python -m tests.benchmarks

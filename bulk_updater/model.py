@@ -356,6 +356,9 @@ class RunSummary:
         failed: Path of `failed.csv`; None where nothing failed or was invalid.
         resume: The command that goes on; None where nothing is left to do.
         pace: How fast this execution sent, for each operation; empty where it sent nothing.
+        drift: Unchanged contacts that this execution read back, by what that showed: `same`,
+            `drifted` (somebody else had changed them, and they were sent), `gone`, `unread`; None
+            where none was to be read.
     """
 
     run_id: str
@@ -371,3 +374,4 @@ class RunSummary:
     failed: str | None = None
     resume: str | None = None
     pace: tuple[PaceSummary, ...] = ()
+    drift: dict[str, int] | None = None

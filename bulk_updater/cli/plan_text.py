@@ -98,6 +98,8 @@ def _print_unsent(part: OperationPlan) -> None:
         for reason, number in part.skipped.items()
         if number
     )
+    if part.n_unchanged:
+        _print_row(f"{part.n_unchanged:,}", "unchanged", "")
     _print_row(f"{sum(part.skipped.values()):,}", "skipped", skipped)
     _print_row(f"{part.n_invalid:,}", "invalid", "")
     for group in part.invalid[:_GROUPS_SHOWN]:

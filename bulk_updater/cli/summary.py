@@ -39,6 +39,8 @@ def print_summary(summary: RunSummary) -> None:
     _print_outcomes(summary)
     console.print()
     console.print(Text(f"{_what_was_read(summary)}; {_what_was_sent(summary)}."))
+    if summary.drift is not None:
+        print_wrapped(_what_drifted(summary.drift))
     for line in _what_was_found(summary):
         print_wrapped(line)
     console.print(Text(f"ledger  {summary.ledger}"), soft_wrap=True)
@@ -102,6 +104,18 @@ def _what_was_sent(summary: RunSummary) -> str:
         return sent
     share = percent(summary.throttled / summary.attempts)
     return f"{sent}, {summary.throttled:,} of them throttled ({share})"
+
+
+def _what_drifted(drift: dict[str, int]) -> str:
+    n_read = drift["same"] + drift["drifted"]
+    read = count(n_read, "unchanged row was", "unchanged rows were")
+    mended = f"{drift['drifted']:,} had been changed by somebody else and sent again"
+    parts = [f"{read} read back, {mended}"]
+    if drift["gone"]:
+        parts.append(f"{drift['gone']:,} are of contacts that Connect does not know any more")
+    if drift["unread"]:
+        parts.append(f"{drift['unread']:,} could not be read")
+    return f"{'; '.join(parts)}."
 
 
 def _what_was_found(summary: RunSummary) -> list[str]:

@@ -123,6 +123,15 @@ class DriftCounts:
     unread: int = 0
     names: Counter[str] = field(default_factory=Counter)
 
+    def by_kind(self) -> dict[str, int]:
+        """How many rows each kind of drift was found for, every kind named."""
+        return {
+            DriftKind.SAME.value: self.verified - self.drifted,
+            DriftKind.DRIFTED.value: self.drifted,
+            DriftKind.GONE.value: self.gone,
+            DriftKind.UNREAD.value: self.unread,
+        }
+
     def add(self, drift: Drift) -> None:
         """Count one row."""
         self.verified += drift.kind in (DriftKind.SAME, DriftKind.DRIFTED)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bulk_updater.ledger import Ledger
     from bulk_updater.model import Progress
     from bulk_updater.pipeline.canary import Canary
-    from bulk_updater.pipeline.drift import Drift, DriftCounts
+    from bulk_updater.pipeline.drift import Drift
     from bulk_updater.pipeline.memory import Memory
     from bulk_updater.pipeline.sender import Sender
     from bulk_updater.pipeline.work import Work
@@ -74,9 +74,9 @@ class Feeder:
         self._together = 1 if memory is None else MARKED_TOGETHER
 
     @property
-    def drift(self) -> DriftCounts | None:
-        """What reading back showed by now; None where nothing is read back."""
-        return None if self._drift is None else self._drift.counts
+    def drift(self) -> dict[str, int] | None:
+        """Contacts read back by now, by what that showed; None where none is to be read."""
+        return None if self._drift is None else self._drift.counts.by_kind()
 
     def halt(self) -> None:
         """Read nothing back any more."""

@@ -34,7 +34,7 @@ MARKED_TOGETHER: Final = 64
 better reason than that the run was killed before it came to them."""
 
 _KEEP_EVERY_S: Final = 1.0
-"""How often what was applied is written down, in seconds. What a kill takes is told by the ledger."""
+"""How often what was applied is written down, in seconds. What a kill takes, the ledger tells."""
 
 _T = TypeVar("_T")
 

@@ -16,13 +16,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bulk_updater.connect import CredentialsEnd, read_credentials_end, read_quotas
 from bulk_updater.errors import ConfigError, StateError
 from bulk_updater.ledger import SettledRows
+from bulk_updater.mapping import EXPIRED
 from bulk_updater.model import Outcome, QuotaOrigin, Result, to_iso
 from bulk_updater.pacing import ceiling_per_s, initial_rate_per_s
 from bulk_updater.pipeline.changes import recall_of, state_file
-from bulk_updater.pipeline.deciding import Gathering, decide
+from bulk_updater.pipeline.deciding import SEVERAL, Gathering, decide
 from bulk_updater.pipeline.estimate import (
     AtQuota,
     at_other_quotas,
@@ -31,15 +34,19 @@ from bulk_updater.pipeline.estimate import (
 )
 from bulk_updater.pipeline.job import OpenedJob, open_job
 from bulk_updater.pipeline.lasting import describe_credentials_end
+from bulk_updater.pipeline.ordering import will_expire_before_turn
 from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas
 from bulk_updater.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy.typing as npt
+
     from bulk_updater.config import PacingConfig, RunConfig
     from bulk_updater.mapping import MappedFrame, MappedOperation
     from bulk_updater.operations import Operation
+    from bulk_updater.pipeline.deciding import Decisions
 
 __all__ = ["InvalidGroup", "OperationPlan", "Plan", "plan"]
 
@@ -77,7 +84,8 @@ class OperationPlan:
             wait for each other may be merged into fewer.
         n_unchanged: Rows that would be UNCHANGED.
         n_invalid: Rows that would be INVALID.
-        skipped: Rows that would be SKIPPED, by reason.
+        skipped: Rows that would be SKIPPED, by reason; `expired` are those whose contact Connect
+            has forgotten when their turn comes, at the rate that a run begins with.
         invalid: The INVALID rows grouped by rule and place, the largest group first.
         max_payload_bytes: The largest payload, in UTF-8 bytes.
         example: The first request, as `aws connect … --cli-input-json` takes it; None if none.
@@ -156,7 +164,9 @@ def plan(config: RunConfig, *, warn: Callable[[str], None] | None = None) -> Pla
             warn(warning)
     asked = _ask_meanwhile(config, job.operations)
     n_rows = dict.fromkeys((source.name for source, _ in job.sources), 0)
-    counters = [_Counter(operation) for operation in job.operations]
+    counters = [
+        _Counter(operation, may_expire=job.spec.started is not None) for operation in job.operations
+    ]
     gathering = Gathering() if config.changes.only_changed else None
     for frame in _one_ahead(job):
         if gathering is not None:
@@ -168,6 +178,9 @@ def plan(config: RunConfig, *, warn: Callable[[str], None] | None = None) -> Pla
     unsure = None
     if gathering is not None:
         unsure = _leave_unchanged_out(counters, gathering, config, known, sum(n_rows.values()))
+    for counter in counters:
+        quota = known.quotas[counter.operation]
+        counter.leave_expired_out(config.order, initial_rate_per_s(config.pacing, quota))
     operations = tuple(counter.result(config.pacing, known) for counter in counters)
     takes_s = max(operation.takes_s for operation in operations)
     now = time.time()
@@ -249,16 +262,18 @@ def _leave_unchanged_out(
     except (ConfigError, StateError) as error:
         return f"What is unchanged cannot be told, so all is counted: {error.message}"
     for counter in counters:
-        counter.leave_out(decisions.n_decided(counter.operation, Outcome.UNCHANGED))
+        counter.leave_unchanged_out(decisions)
     return None
 
 
 class _Counter:
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, *, may_expire: bool) -> None:
         self.operation = operation.name
+        self._may_expire = may_expire
         self._plan = OperationPlan(operation.name, quota_code=operation.quota_code)
         self._skipped: Counter[str] = Counter()
         self._groups: dict[tuple[str, str | None], InvalidGroup] = {}
+        self._expiring: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
 
     def add(self, frame: MappedFrame, mapped: MappedOperation) -> None:
         """Count one frame's rows."""
@@ -266,6 +281,9 @@ class _Counter:
         n_requests = int(to_send.sum())
         self._plan.n_requests += n_requests
         self._skipped.update(mapped.skipped())
+        if self._may_expire:
+            at = np.flatnonzero(to_send)
+            self._expiring.append((frame.frame.rows[at], frame.expires_at[at]))
         if n_requests:
             largest = int(mapped.sizes[to_send].max())
             self._plan.max_payload_bytes = max(self._plan.max_payload_bytes, largest)
@@ -283,10 +301,26 @@ class _Counter:
             group.example = group.example or bad.error.message
             self._count(group, [bad.row], 1)
 
-    def leave_out(self, n_unchanged: int) -> None:
+    def leave_unchanged_out(self, decisions: Decisions) -> None:
         """Rows that would not be sent after all."""
+        n_unchanged = decisions.n_decided(self.operation, Outcome.UNCHANGED)
         self._plan.n_unchanged += n_unchanged
         self._plan.n_requests -= n_unchanged
+        codes = decisions.codes(self.operation)
+        for index, (rows, expires_at) in enumerate(self._expiring):
+            is_sent = codes[rows] & ~np.uint8(SEVERAL) == 0
+            self._expiring[index] = rows[is_sent], expires_at[is_sent]
+
+    def leave_expired_out(self, order: str, rate_per_s: float) -> None:
+        """Rows whose turn would come too late."""
+        if not self._expiring:
+            return
+        expires_at = np.concatenate([each for _, each in self._expiring])
+        if order == "oldest-first":
+            expires_at.sort()
+        n_expired = will_expire_before_turn(expires_at, time.time(), rate_per_s)
+        self._skipped[EXPIRED] += n_expired
+        self._plan.n_requests -= n_expired
 
     def _group(self, rule: str, member: str | None, columns: tuple[str, ...]) -> InvalidGroup:
         return self._groups.setdefault((rule, member), InvalidGroup(rule, member, columns))

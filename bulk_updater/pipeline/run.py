@@ -493,6 +493,7 @@ class _Execution:
             ledger=str(self.ledger.path),
             resume=self._config.command or None if unsettled else None,
             pace=() if self._pace is None else self._pace.summarise(),
+            drift=None if self._feeder is None else self._feeder.drift,
         )
 
     def _how_it_ended(self, unsettled: int) -> str:

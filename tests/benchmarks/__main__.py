@@ -9,7 +9,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import append, memory, pacing, pipeline, plan, resume, throttling
+from tests.benchmarks import (
+    append,
+    memory,
+    only_changed,
+    pacing,
+    pipeline,
+    plan,
+    resume,
+    throttling,
+)
 from tests.benchmarks.report import RESULTS, Bench, describe_machine, write_results
 from tests.benchmarks.server import find_nginx
 
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 BENCHMARKS: dict[str, Callable[[Bench], Section]] = {
     "pipeline": pipeline.bench,
     "plan": plan.bench,
+    "only_changed": only_changed.bench,
     "memory": memory.bench,
     "resume": resume.bench,
     "append": append.bench,

@@ -105,6 +105,16 @@ def write_narrow_export(path: Path, n_rows: int) -> None:
     _write(path, n_rows, _NARROW)
 
 
+def write_changed_export(path: Path, n_rows: int, every: int) -> None:
+    """The narrow export a day later: one row of so many has another tier."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS[:_NARROW])
+        for row, cells in enumerate(_rows(n_rows), start=1):
+            tier = "changed" if row % every == 0 else cells[4]
+            writer.writerow((*cells[:4], tier, *cells[5:_NARROW]))
+
+
 def write_narrow_mapping(path: Path) -> None:
     """What a mapping does to eight columns: a template, a default, a date, white space, cuts."""
     path.write_text(_NARROW_MAPPING, encoding="utf-8")

@@ -36,7 +36,7 @@ _LEAVE_AFTER_S = 5.0
 
 
 def _run_config(mapping: str, source: str, **settings: Any) -> RunConfig:
-    from bulk_updater.config import ConnectionConfig, PacingConfig, RunConfig
+    from bulk_updater.config import ChangesConfig, ConnectionConfig, PacingConfig, RunConfig
 
     return RunConfig(
         mapping=Path(mapping),
@@ -48,7 +48,8 @@ def _run_config(mapping: str, source: str, **settings: Any) -> RunConfig:
             region=REGION,
             access_key=(KEY, SECRET),
         ),
-        pacing=PacingConfig(rate_per_s=1e6),
+        pacing=PacingConfig(rate=1e6),
+        changes=settings.get("changes", ChangesConfig()),
     )
 
 
@@ -276,6 +277,75 @@ def plan(mapping: str, source: str) -> Callable[[], Found]:
     return measured
 
 
+def plan_changes(mapping: str, source: str, state: str, url: str) -> Callable[[], Found]:
+    """The same with `--only-changed`: every row digested, too, and compared with the state."""
+    from bulk_updater.pipeline.plan import plan as make_plan
+
+    config = _run_config(mapping, source, url=url, changes=_changes(state))
+
+    def measured() -> Found:
+        made = make_plan(config)
+        (operation,) = made.operations
+        return {"rows": made.n_rows, "requests": operation.n_requests}
+
+    return measured
+
+
+def run_changes(
+    *, mapping: str, source: str, run_dir: str, state: str, url: str, max_in_flight: int
+) -> Callable[[], Found]:
+    """A night with `--only-changed`: decided, recorded, and what changed is sent."""
+    return _run(
+        _run_config(
+            mapping,
+            source,
+            run_dir=run_dir,
+            url=url,
+            max_in_flight=max_in_flight,
+            changes=_changes(state),
+        )
+    )
+
+
+def fill_state(mapping: str, source: str, state: str, url: str) -> Callable[[], Found]:
+    """What a night that applied the whole export leaves in the state."""
+    import threading as threads
+
+    from bulk_updater.keys import contact_id_of
+    from bulk_updater.ledger import SettledRows
+    from bulk_updater.pipeline.changes import decide_job
+    from bulk_updater.pipeline.deciding import Recall
+    from bulk_updater.pipeline.identity import bare_url
+    from bulk_updater.pipeline.job import open_job, survey
+    from bulk_updater.state import State
+
+    config = _run_config(mapping, source, url=url, changes=_changes(state))
+
+    def measured() -> Found:
+        job = survey(open_job(config))
+        decisions = decide_job(job, SettledRows(), recall=None, stop=threads.Event())
+        with State.open(Path(state)) as kept:
+            recall = Recall(state=kept, account="local", region=bare_url(url), began_at=0.0)
+            for contacts in decisions.to_send.values():
+                keys = contacts.keys.tobytes()
+                kept.confirm(
+                    recall.scope(contacts),
+                    (
+                        (contact_id_of(keys[16 * at : 16 * at + 16]), digest, 1_780_000_000)
+                        for at, digest in enumerate(contacts.chains.tolist())
+                    ),
+                )
+        return {"rows": job.n_rows, "state_mb": Path(state).stat().st_size / 1e6}
+
+    return measured
+
+
+def _changes(state: str) -> Any:
+    from bulk_updater.config import ChangesConfig
+
+    return ChangesConfig(only_changed=True, state_file=Path(state))
+
+
 def pandas_read(source: str, *, as_text: bool) -> Callable[[], Found]:
     """pandas' `read_csv` of the whole file: types guessed, or every cell as text."""
     import pandas as pd
@@ -395,6 +465,9 @@ TASKS: dict[str, Callable[..., Callable[[], Found]]] = {
         aioboto3_retrying,
         compare_with_sandbox,
         plan,
+        plan_changes,
+        run_changes,
+        fill_state,
         pandas_read,
         finish_ledger,
         append,

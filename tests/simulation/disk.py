@@ -32,6 +32,9 @@ class Disk:
         passing: Told of every moment at which the world may end: before and after a file is
             written, synced or renamed.
         synced: Told of what is durable of a file, whenever it is synced.
+        whole: Names whose files are there after a power loss as they were. A database syncs them by
+            itself, where nobody sees it, whenever it has changed something; a crash within a
+            database's own call is not simulated.
     """
 
     def __init__(
@@ -40,10 +43,12 @@ class Disk:
         *,
         passing: Callable[[str], None],
         synced: Callable[[Path, bytes], None],
+        whole: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.root = root
         self._passing = passing
         self._synced = synced
+        self._whole = whole
         self._durable: dict[int, bytes] = {}
         self._names: dict[Path, dict[str, int]] = {}
         self.fail_next: dict[str, int] = {}
@@ -109,6 +114,10 @@ class Disk:
         now, before = _names_in(folder), self._names.get(folder, {})
         for name in sorted(now.keys() | before.keys()):
             path = folder / name
+            if self._whole(name):
+                if path.exists():
+                    image[path.relative_to(self.root)] = path.read_bytes()
+                continue
             inodes = {now.get(name), before.get(name)}
             inode = rng.choice(sorted(inodes, key=str)) if len(inodes) > 1 else inodes.pop()
             if inode is None:

@@ -12,7 +12,10 @@ import botocore.hooks
 import botocore.loaders
 import botocore.session
 
-_OPERATIONS = {"UpdateContactAttributes", "UpdateContact", "GetServiceQuota", "GetCallerIdentity"}
+_OPERATIONS = {
+    *("UpdateContactAttributes", "UpdateContact", "GetContactAttributes"),
+    *("GetServiceQuota", "GetCallerIdentity"),
+}
 
 
 class _SmallLoader(botocore.loaders.Loader):

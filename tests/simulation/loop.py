@@ -29,16 +29,17 @@ class Stuck(BaseException):
 class _NoDevices(selectors.SelectSelector):
     """Reports no event of the outside, ever, and turns waiting into time that passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_s: float) -> None:
         super().__init__()
         self.now_s = 0.0
+        self._max_s = max_s
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise Stuck("everything waits, and no timer is set")
         if timeout > 0:
             self.now_s += timeout
-            if self.now_s > MAX_VIRTUAL_S:
+            if self.now_s > self._max_s:
                 raise Stuck("it does not end")
         return []
 
@@ -48,12 +49,13 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     Args:
         thread_s: Draws how many seconds a piece of work takes in a thread.
+        max_s: What takes longer, in seconds, does not end.
     """
 
     network: Network
 
-    def __init__(self, thread_s: Callable[[], float]) -> None:
-        self._devices = _NoDevices()
+    def __init__(self, thread_s: Callable[[], float], *, max_s: float = MAX_VIRTUAL_S) -> None:
+        self._devices = _NoDevices(max_s)
         super().__init__(self._devices)
         self._thread_s = thread_s
         self._free_at_s: dict[Executor, float] = {}
