@@ -940,3 +940,19 @@ def test_ten_million_contacts_take_less_than_half_a_gigabyte(path):
             state.confirm(HERE, [(each, int(each[:8], 16) << 32, NIGHT) for each in some])
         assert state.n_contacts(HERE) == n_contacts
     assert path.stat().st_size / n_contacts < 60
+
+
+def test_the_newest_run_of_a_job_is_known(tmp_path):
+    """What began later is noted for each scope and job, and never taken back."""
+    one, other = (Scope("1", "eu", "i", name) for name in ("a", "b"))
+    path = tmp_path / "state.sqlite"
+    with State.open(path) as state:
+        assert state.newest_run(one, "nightly") == 0.0
+        state.note_run(one, "nightly", 20.0)
+        state.note_run(one, "nightly", 10.5)
+        state.note_run(other, "nightly", 30.0)
+        state.note_run(one, "weekly", 40.0)
+    with State.open(path) as state:
+        assert state.newest_run(one, "nightly") == 20.0
+        assert state.newest_run_of("nightly") == 30.0
+        assert state.newest_run_of("yearly") == 0.0

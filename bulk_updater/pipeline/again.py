@@ -27,7 +27,7 @@ from bulk_updater.pipeline.identity import note_as_begun, reenter_run_dir
 from bulk_updater.pipeline.job import open_job, survey
 from bulk_updater.pipeline.later import LaneKey, LaterWrites
 from bulk_updater.pipeline.mended import open_mended, read_mended
-from bulk_updater.pipeline.run import _Execution, finish
+from bulk_updater.pipeline.run import _Execution, _open_state, finish
 from bulk_updater.pipeline.stopping import ToldToStop, cut_short
 from bulk_updater.pipeline.threads import entered_in_thread, in_abandoned_thread
 from bulk_updater.pipeline.work import Batch, WholeJob, frames_as_counted
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from bulk_updater.pipeline.job import Job
     from bulk_updater.pipeline.mended import Mended
     from bulk_updater.pipeline.work import Entry
+    from bulk_updater.state import State
 
 __all__ = ["FailedRows", "Selection", "retry", "select_failed"]
 
@@ -99,6 +100,9 @@ async def retry(
                 )
                 whole = WholeJob(job, ledger.settled, now=now)
                 _expect_finished(whole, run_dir.path, note)
+                state = await _open_state(config, stack)
+                if state is not None:
+                    await asyncio.to_thread(_expect_newest, state, config, note)
                 mended = await stack.enter_async_context(
                     entered_in_thread(open_mended(config, job, run_dir, note))
                 )
@@ -128,6 +132,19 @@ async def retry(
             watch=watch,
         )
         return await finish(execution, run_dir, note, began_s=began_s)
+
+
+def _expect_newest(state: State, config: RunConfig, note: dict[str, Any]) -> None:
+    """See to it that no later night has sent what this run would send again.
+
+    Raises:
+        UsageError: One has.
+    """
+    if state.newest_run_of(config.mapping.stem) > note["began_at"]:
+        raise UsageError(
+            f"{config.run_dir}: a newer run has begun since. It sends what failed here, changed "
+            "or not, and older rows might undo newer ones. Nothing was sent. Retry that run."
+        )
 
 
 def _expect_finished(whole: WholeJob, path: Path, note: dict[str, Any]) -> None:

@@ -64,6 +64,7 @@ def recall_of(
         state=state,
         account=account,
         region=region,
+        job=config.mapping.stem,
         began_at=began_at,
         fresh_from=0.0 if refresh_s is None else now - refresh_s,
     )

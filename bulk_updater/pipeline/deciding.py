@@ -85,6 +85,7 @@ class Contacts:
         keys: Keys of the contacts, ascending, each once.
         chains: What the export says of each: the digest of its row, or the chain of several.
         rows: Numbers of the rows that make a request, those of a contact together, ascending.
+        digests: What each of these rows writes.
         ends: For each contact, the end of its rows in `rows`; they begin where the contact's
             before it end.
     """
@@ -94,6 +95,7 @@ class Contacts:
     keys: npt.NDArray[np.bytes_]
     chains: npt.NDArray[np.uint64]
     rows: npt.NDArray[np.int64]
+    digests: npt.NDArray[np.uint64]
     ends: npt.NDArray[np.int64]
 
     @property
@@ -113,6 +115,11 @@ class Contacts:
         at = int(np.searchsorted(self.keys, key)[0])
         return at if at < len(self.keys) and self.keys[at] == key[0] else None
 
+    def chain_of(self, at: int, n_rows: int) -> int:
+        """What the first rows of the contact at a place in `keys` come to, at least one."""
+        begin = np.array([int(self.ends[at - 1]) if at else 0])
+        return int(_chain(self.digests, begin, begin + n_rows)[0])
+
     def select(self, contacts: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """The rows of some contacts."""
         return self.rows[np.repeat(contacts, self.n_rows)]
@@ -125,6 +132,7 @@ class Contacts:
             self.keys[contacts],
             self.chains[contacts],
             self.select(contacts),
+            self.digests[np.repeat(contacts, self.n_rows)],
             np.cumsum(self.n_rows[contacts]),
         )
 
@@ -161,9 +169,8 @@ class Gathering:
             is_first[1:] = keys[1:] != keys[:-1]
             begins = np.flatnonzero(is_first)
             ends = np.append(begins[1:], len(keys)).astype(np.int64)[: len(begins)]
-            yield Contacts(
-                operation, instance_id, keys[begins], _chain(digests, begins, ends), rows, ends
-            )
+            chains = _chain(digests, begins, ends)
+            yield Contacts(operation, instance_id, keys[begins], chains, rows, digests, ends)
 
 
 def _chain(
@@ -267,14 +274,17 @@ class Recall:
         state: What was last applied.
         account: The account that requests go to, as the state names it.
         region: The region, likewise.
+        job: What is run night after night: the mapping's name without its suffix.
         began_at: When this run was begun, in seconds since the epoch. What was applied since then,
-            and not by this run, is newer than its rows.
+            and not by this run, is newer than its rows; so is all that is certain, once a newer
+            run of the job has begun.
         fresh_from: What was applied before this, in seconds since the epoch, is sent again.
     """
 
     state: State
     account: str
     region: str
+    job: str
     began_at: float
     fresh_from: float = 0.0
 
@@ -326,7 +336,13 @@ def _recall(known: _Known, contacts: Contacts, settled: SettledRows, recall: Rec
     is_certain = found.is_known & found.is_certain
     is_same = found.is_known & (found.digests == contacts.chains)
     known.unchanged |= is_certain & is_same & (found.applied_at >= recall.fresh_from)
-    known.superseded |= is_certain & ~is_same & (found.applied_at >= recall.began_at)
+    # Of a contact that a newer run found unchanged nothing was written down.
+    is_older = recall.state.newest_run(recall.scope(contacts), recall.job) > recall.began_at
+    known.superseded |= is_certain & ~is_same & (is_older | (found.applied_at >= recall.began_at))
+    # Where a newer run has begun, it stands even for what this run began.
+    for at in [] if is_older else np.flatnonzero(known.superseded & (contacts.n_rows > 1)).tolist():
+        if _is_begun(contacts, at, settled, int(found.digests[at])):
+            known.superseded[at] = False
     for at in np.flatnonzero(found.is_known & ~found.is_certain).tolist():
         known.ours[at] = all(
             settled.outcome_of(row, contacts.operation) is Outcome.UPDATED
@@ -334,6 +350,14 @@ def _recall(known: _Known, contacts: Contacts, settled: SettledRows, recall: Rec
         )
     known.new |= ~found.is_known
     known.changed |= found.is_known & ~is_same & ~known.ours
+
+
+def _is_begun(contacts: Contacts, at: int, settled: SettledRows, digest: int) -> bool:
+    """Whether a contact holds the first of its rows, as an execution with `--limit` left it."""
+    n_settled = sum(
+        settled.outcome_of(row, contacts.operation) is not None for row in contacts.rows_of(at)
+    )
+    return n_settled > 0 and contacts.chain_of(at, n_settled) == digest
 
 
 def _believe(known: _Known, contacts: Contacts, evidence: Sequence[Evidence]) -> None:

@@ -136,6 +136,8 @@ class Feeder:
 
     async def _send(self, requests: list[Request]) -> None:
         """Send some requests, unless Connect has forgotten their contacts by now."""
+        # First: what is not sent is no part of a canary, and leaves no mark.
+        requests = await self._without_expired(requests)
         if requests and self._canary is not None:
             await self._wait_for_canary(requests[0])
         if not requests or self._sender.is_halted:
@@ -143,11 +145,23 @@ class Feeder:
         if self._memory is not None:
             await self._memory.about_to_send(requests)
         for request in requests:
-            expires_at = self._expires_at.get(request.row)
-            if expires_at is not None and expires_at <= self._now():
+            if self._is_expired(request):  # while it waited for its turn
                 await self._append([_expired(request, self._now())])
             else:
                 await self._sender.submit(request)
+
+    async def _without_expired(self, requests: list[Request]) -> list[Request]:
+        """Those whose contacts Connect still has; the others get their results."""
+        expired = [request for request in requests if self._is_expired(request)]
+        if not expired:
+            return requests
+        await self._append([_expired(request, self._now()) for request in expired])
+        rows = {request.row for request in expired}
+        return [request for request in requests if request.row not in rows]
+
+    def _is_expired(self, request: Request) -> bool:
+        expires_at = self._expires_at.get(request.row)
+        return expires_at is not None and expires_at <= self._now()
 
     async def _wait_for_canary(self, request: Request) -> None:
         """Before the first row behind the canary: wait until it has ended, and see how."""

@@ -91,7 +91,7 @@ def enter_run_dir(
         LedgerError: If it cannot be used.
     """
     path = config.run_dir or default_run_dir(config, job)
-    if config.fresh and path.exists():
+    if path.exists() and (config.fresh or _is_last_nights(config, job, path)):
         _put_aside(path)
     with RunDir.open(path) as run_dir:
         noted = run_dir.read_run_json()
@@ -207,6 +207,20 @@ def _say_changed(changed: list[str], config: RunConfig, path: Path) -> str:
         f"Put back what it had; or run {failed} with the mapping as it is now, as a run of its "
         f"own: bulk-updater run {config.mapping} {failed}"
     )
+
+
+def _is_last_nights(config: RunConfig, job: Job, path: Path) -> bool:
+    """Whether a run of an equal export has finished, on an earlier night.
+
+    With `--only-changed` the same command is the next night's run: an export may come back to what
+    it was, and what failed is to be sent again.
+    """
+    noted = RunDir(path).read_run_json() if config.changes.only_changed else None
+    if noted is None or noted.get("superseded_by"):
+        return False
+    is_whole = noted.get("rows") == job.n_rows  # or it was one with --limit, which goes on
+    is_same = is_whole and not what_changed(noted, identity_of(config, job))
+    return is_same and (noted.get("summary") or {}).get("state") == "finished"
 
 
 def _put_aside(path: Path) -> None:

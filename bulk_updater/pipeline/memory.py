@@ -146,17 +146,18 @@ class Memory:
             await self._keep()
 
     async def _keep(self) -> None:
-        applied, self._applied = self._applied, defaultdict(list)
-        for scope, entries in applied.items():
+        # One scope at a time: if this is cancelled, the others are left for the end.
+        while self._applied:
+            scope, entries = self._applied.popitem()
             await self._in_thread(self._recall.state.confirm, scope, entries)
 
     async def _unmark(self, in_doubt: set[tuple[str, int]]) -> None:
         """Take the marks of contacts back that nothing was sent to after all."""
         untouched: dict[Scope, list[str]] = defaultdict(list)
         for (scope, contact_id), marked in self._marked.items():
-            if not any(
-                (row, scope.operation) in self._settled or (scope.operation, row) in in_doubt
-                for row in marked.rows
+            outcomes = {self._settled.outcome_of(row, scope.operation) for row in marked.rows}
+            if outcomes <= {None, Outcome.SKIPPED} and not any(
+                (scope.operation, row) in in_doubt for row in marked.rows
             ):
                 untouched[scope].append(contact_id)
         for scope, contact_ids in untouched.items():

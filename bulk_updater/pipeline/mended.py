@@ -5,15 +5,21 @@ failed for. Only these are sent, and none of them undoes what a later row of tha
 what other mended rows of it wrote: see `later`. The run that it comes from is locked meanwhile, and
 notes where its rows were mended, so that a retry of it does not undo them either.
 
+Where nobody says which run that is, it is the one that the file lies in, or the only one that left
+these rows: see `origin`. Where there is none, nothing is known of later rows, and the file is an
+export of its own.
+
 Where a mended row fails again it stands in the `failed.csv` of its own run, still with the row that
 it was in the first one: however often rows are mended, one numbering says which is newer.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +34,7 @@ from bulk_updater.operations import OPERATION_NAMES
 from bulk_updater.pipeline.identity import identity_of, note_as_begun, read_run, what_changed
 from bulk_updater.pipeline.job import open_job, survey
 from bulk_updater.pipeline.later import LaterWrites
+from bulk_updater.pipeline.origin import is_run, runs_that_left
 from bulk_updater.pipeline.work import Check
 
 if TYPE_CHECKING:
@@ -52,6 +59,8 @@ __all__ = [
     "open_mended",
     "read_mended",
 ]
+
+log = logging.getLogger(__name__)
 
 ORIGIN_COLUMNS: Final = ("_row", "_operation")
 """Columns of `failed.csv` that say what a row was; a source with both of them comes from a run."""
@@ -83,6 +92,17 @@ class _Origins:
 
     rows: npt.NDArray[np.int64]
     operations: npt.NDArray[np.uint8]
+
+    def named(self) -> set[tuple[int, str]]:
+        """The rows with the operations that they failed for, of those that say both."""
+        pairs = zip(self.rows.tolist(), self.operations.tolist(), strict=True)
+        return {
+            (row, name)
+            for row, bits in pairs
+            if row > 0
+            for name, bit in _BITS.items()
+            if bits & bit
+        }
 
 
 class Mended:
@@ -171,24 +191,29 @@ def open_mended(
 ) -> Iterator[Mended | None]:
     """What is to be sent of a job's rows, where its sources are mended; locks where they are from.
 
-    Both runs note it in their `run.json` before anything is sent. Blocks.
+    Both runs note it in their `run.json` before anything is sent, and the run itself also that it
+    is not known where they are from: an execution that goes on decides nothing anew. Blocks.
 
     Args:
         config: The run.
         job: What it is about.
         run_dir: Its directory, locked.
-        note: What its `run.json` holds; `mends` is added to it.
+        note: What its `run.json` holds; `mends` is added to it where sources are mended ones.
 
     Yields:
-        None where no source is a mended one.
+        None where no source is a mended one, and where it is not known which run they come from.
 
     Raises:
-        UsageError: If it is not known which run the rows come from, or they cannot be run so.
+        UsageError: If the rows come from several runs, or cannot be run so.
         LedgerLocked: If that run is going on.
         LedgerError: If its directory is not usable.
     """
-    path = _origin(config, job.opened)
+    sources = _mended_sources(config, job.opened)
+    path = _origin(config, job.opened, run_dir, note) if sources else None
     if path is None:
+        if sources and "mends" not in note:
+            note["mends"] = None
+            note_as_begun(run_dir, note, config)
         yield None
         return
     if path.resolve() == run_dir.path.resolve():
@@ -196,6 +221,7 @@ def open_mended(
             f"{path} is the directory of the run that the rows come from. Nothing was sent. Leave "
             "--run-dir out, or name another: mended rows are a run of their own."
         )
+    read_run(path)  # before anything is created in its place
     with RunDir.open(path) as origin:
         noted = read_run(path)
         if noted.get("target") != note["target"]:
@@ -266,13 +292,17 @@ def _note_both(
     if all(mended["run_id"] != note["run_id"] for mended in mended_by):
         new = {"run_id": note["run_id"], "run_dir": str(run_dir.path)}
         origin.write_run_json({**noted, "mended_by": [*mended_by, new]})
-    if "mends" not in note:
+    if not note.get("mends"):
         note["mends"] = {"run_id": noted["run_id"], "run_dir": str(origin.path)}
         note_as_begun(run_dir, note, config)
 
 
-def _origin(config: RunConfig, opened: OpenedJob) -> Path | None:
-    """The directory of the run whose rows were mended first; None where none were."""
+def _mended_sources(config: RunConfig, opened: OpenedJob) -> list[Source]:
+    """The sources, where they are mended ones; none where they are exports.
+
+    Raises:
+        UsageError: If they are of both kinds, or what the run is told does not go with theirs.
+    """
     sources = [source for source, _ in opened.sources]
     mended = [source for source in sources if mends(source)]
     if not mended:
@@ -281,7 +311,7 @@ def _origin(config: RunConfig, opened: OpenedJob) -> Path | None:
                 f"--mends {config.mends}: no source has the columns _row and _operation of a "
                 "failed.csv. Nothing was sent. Put them back, or leave --mends out."
             )
-        return None
+        return []
     if len(mended) < len(sources):
         raise UsageError(
             f"{mended[0].name} is a mended failed.csv, and another source is none. Nothing was "
@@ -292,26 +322,97 @@ def _origin(config: RunConfig, opened: OpenedJob) -> Path | None:
             f"{mended[0].name} is a mended failed.csv, of which every row is sent that is not "
             "older than what was sent. Nothing was sent. Leave --only-changed and --supersede out."
         )
-    origins = {_first_run(config.mends or source.path.parent, source) for source in mended}
+    return mended
+
+
+def _origin(
+    config: RunConfig, opened: OpenedJob, run_dir: RunDir, note: dict[str, Any]
+) -> Path | None:
+    """The directory of the run whose rows were mended first; None where nobody knows it."""
+    names = ", ".join(source.name for source, _ in opened.sources)
+    if config.mends is not None:
+        return _first_run(config.mends, names)
+    if "mends" in note:
+        noted = note["mends"]
+        if noted is None:
+            _warn_of_own(names, "it was not known which run its rows come from when it was begun")
+        return None if noted is None else _first_run(Path(noted["run_dir"]), names)
+    origins = {
+        _run_around(source) or _run_found(config, part, run_dir, note)
+        for source, part in _each(opened)
+    }
     if len(origins) > 1:
         raise UsageError(
-            "The sources come from several runs. Nothing was sent. Run those of each run by "
-            "themselves."
+            "The sources come from several runs, or from some that are not found. Nothing was "
+            "sent. Run those of each run by themselves."
         )
     return origins.pop()
 
 
-def _first_run(path: Path, source: Source) -> Path:
-    """The run whose rows a `failed.csv` numbers: the one named, or the one that that mends."""
-    run_dir = RunDir(path)
-    if not (run_dir.run_json_path.exists() and run_dir.ledger_path.exists()):
+def _each(opened: OpenedJob) -> Iterator[tuple[Source, OpenedJob]]:
+    """Each source, with all of its rows as a job of its own."""
+    for source, mapping in opened.sources:
+        yield source, replace(opened, sources=((source, mapping),), limit=None)
+
+
+def _run_around(source: Source) -> Path | None:
+    """The run whose rows a `failed.csv` numbers, by the run that it lies in."""
+    path = source.path.parent
+    return _numbered_by(path) if is_run(path) else None
+
+
+def _run_found(
+    config: RunConfig, opened: OpenedJob, run_dir: RunDir, note: dict[str, Any]
+) -> Path | None:
+    """The only run that left the rows that a `failed.csv` names; says which, or that none is."""
+    ((source, _),) = opened.sources
+    roots = (config.runs_dir, source.path.parent)
+    rows = _read_origins(opened, None).named()
+    found = list(islice(runs_that_left(rows, note, roots=roots, but=run_dir.path), 2))
+    if len(found) == 1:
+        log.info("%s: its rows come from the run in %s.", source.name, found[0])
+        return found[0]
+    if found:
+        why = f"its rows may come from {found[0]} and from {found[1]}"
+    else:
+        why = f"no run of this mapping that left these rows is in {roots[0]} or {roots[1]}"
+    _warn_of_own(source.name, why)
+    return None
+
+
+def _warn_of_own(name: str, why: str) -> None:
+    log.warning(
+        "%s has the columns _row and _operation of a failed.csv, and %s: it is run as an export "
+        "of its own, and its rows may overwrite later ones. To have those kept, name the run that "
+        "they come from with --mends.",
+        name,
+        why,
+    )
+
+
+def _first_run(path: Path, name: str) -> Path:
+    """The run whose rows a `failed.csv` numbers, by the run that is named."""
+    if not is_run(path):
         raise UsageError(
-            f"{source.name} has the columns _row and _operation of a failed.csv, and {path} is not "
-            "the run that it comes from. Nothing was sent. Name that run's directory with --mends; "
+            f"{name} has the columns _row and _operation of a failed.csv, and {path} is not the "
+            "run that it comes from. Nothing was sent. Name that run's directory with --mends; "
             "or take the columns that begin with _ out, to run it as an export of its own."
         )
-    before = read_run(path).get("mends")
-    return Path(before["run_dir"]) if before else path
+    numbered_by = _numbered_by(path)
+    if numbered_by is None:
+        raise UsageError(
+            f"{path} is a run of rows that come from another, and nobody knew from which. Nothing "
+            f"was sent. Name with --mends the run whose rows {name} names in its column _row."
+        )
+    return numbered_by
+
+
+def _numbered_by(path: Path) -> Path | None:
+    """The run by which a run's `failed.csv` is numbered; None where nobody knew it then."""
+    noted = read_run(path)
+    if "mends" not in noted:
+        return path
+    return None if noted["mends"] is None else Path(noted["mends"]["run_dir"])
 
 
 class _WithOrigins:

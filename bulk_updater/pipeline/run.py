@@ -118,6 +118,8 @@ async def run(
         try:
             async with cut_short(stop):
                 job = await in_abandoned_thread(lambda gone: survey(open_job(config), stop=gone))
+                # First: a run that is refused has not begun, and is newer than whoever has it.
+                state = await _open_state(config, stack)
                 run_dir, note = await stack.enter_async_context(
                     entered_in_thread(enter_run_dir(config, job, now=now))
                 )
@@ -127,7 +129,6 @@ async def run(
                 mended = await stack.enter_async_context(
                     entered_in_thread(open_mended(config, job, run_dir, note))
                 )
-                state = await _open_state(config, stack)
                 work: Work = WholeJob(job, ledger.settled, now=now)
                 if mended is not None:
                     work = MendedRows(work, mended)
@@ -258,6 +259,7 @@ class _Execution:
         self._stop = stop
         self._watch = watch
         self._helm = Helm() if watch is None else watch.helm
+        progress.paused = lambda: ", ".join(self._helm.pauses) or None
         self._now = now
         self._pace: Pace | None = None
         self._began_at: float = note["began_at"]
@@ -426,6 +428,9 @@ class _Execution:
         self.work.decisions = decisions
         if recall is None:
             return None
+        for operation, instance_id in decisions.to_send:
+            scope = recall.scope_of(operation, instance_id)
+            await asyncio.to_thread(recall.state.note_run, scope, recall.job, recall.began_at)
         return Memory(recall, decisions, self.ledger.settled, now=self._now)
 
     def _say_pace(self, known: KnownQuotas) -> None:

@@ -65,6 +65,12 @@ CREATE TABLE applied (
     CHECK (sent IS NOT NULL OR digest IS NOT NULL),
     CHECK ((digest IS NULL) = (applied_at IS NULL))
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE runs (
+    scope INTEGER NOT NULL,
+    job TEXT NOT NULL,
+    began_at REAL NOT NULL,
+    PRIMARY KEY (scope, job)
+) STRICT, WITHOUT ROWID;
 CREATE TRIGGER applied_added AFTER INSERT ON applied BEGIN
     UPDATE scopes SET n_contacts = n_contacts + 1 WHERE id = NEW.scope;
 END;

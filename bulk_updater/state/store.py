@@ -210,6 +210,33 @@ class State:
                 return Found.nothing(len(keys))
             return find(self._connection, scope_id, self.n_contacts(scope), keys)
 
+    def newest_run(self, scope: Scope, job: str) -> float:
+        """When the newest run of a job was begun, in seconds since the epoch; 0: there was none."""
+        with errors_of(self.path):
+            row = self._connection.execute(
+                "SELECT began_at FROM runs WHERE scope = ? AND job = ?",
+                (self._scope_id(scope), job),
+            ).fetchone()
+        return 0.0 if row is None else float(row[0])
+
+    def newest_run_of(self, job: str) -> float:
+        """The same, in any scope."""
+        with errors_of(self.path):
+            row = self._connection.execute(
+                "SELECT max(began_at) FROM runs WHERE job = ?", (job,)
+            ).fetchone()
+        return float(row[0] or 0.0)
+
+    def note_run(self, scope: Scope, job: str, began_at: float) -> None:
+        """Note that a run of a job has begun; what began earlier is older from now on."""
+        with self._writing() as execute:
+            execute(
+                "INSERT INTO runs (scope, job, began_at) VALUES (?, ?, ?) "
+                "ON CONFLICT (scope, job) DO UPDATE "
+                "SET began_at = max(began_at, excluded.began_at)",
+                (self._made_scope_id(scope), job, began_at),
+            )
+
     def mark(self, scope: Scope, sending: Iterable[tuple[str, int]]) -> None:
         """Note what is about to be sent; durable when it returns.
 

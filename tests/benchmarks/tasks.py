@@ -325,7 +325,7 @@ def fill_state(mapping: str, source: str, state: str, url: str) -> Callable[[], 
         job = survey(open_job(config))
         decisions = decide_job(job, SettledRows(), recall=None, stop=threads.Event())
         with State.open(Path(state)) as kept:
-            recall = Recall(state=kept, account="local", region=bare_url(url), began_at=0.0)
+            recall = Recall(state=kept, account="local", region=bare_url(url), job="", began_at=0.0)
             for contacts in decisions.to_send.values():
                 keys = contacts.keys.tobytes()
                 kept.confirm(
