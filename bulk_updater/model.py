@@ -286,6 +286,7 @@ class Progress:
             it is known.
         started_per_s: Asks for the requests started per second lately, over all operations.
         exclusive: Whether the run was told that nobody else uses the account.
+        paused: Asks why nothing may be started now, such as `window` or `ctl`; None while it may.
         run_id: The run; None before its directory is open.
         listeners: Each is told the results of requests when they are durable; none may raise.
     """
@@ -301,6 +302,7 @@ class Progress:
     allowed_per_s: Callable[[], float] = lambda: 0.0
     started_per_s: Callable[[], float] = lambda: 0.0
     exclusive: bool = False
+    paused: Callable[[], str | None] = lambda: None
     run_id: str | None = None
     listeners: list[Callable[[Sequence[Result]], None]] = field(default_factory=list)
 

@@ -544,15 +544,17 @@ def test_every_column_of_the_warehouse_that_is_taken_is_text_or_a_scalar(mapping
 
 
 def test_the_policy_grants_the_run_and_nothing_more():
-    """Two actions on the contacts of one instance; reading quotas is a statement of its own."""
+    """Two actions on the contacts of one instance; what is only read has statements of its own."""
     policy = json.loads((SAMPLES / "iam_policy.json").read_text(encoding="utf-8"))
     assert policy["Version"] == "2012-10-17"
-    update, quotas = policy["Statement"]
+    update, quotas, drift = policy["Statement"]
     assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
     assert update["Action"] == ["connect:UpdateContactAttributes", "connect:UpdateContact"]
     assert update["Resource"] == "arn:aws:connect:REGION:ACCOUNT:instance/INSTANCE-ID/contact/*"
     assert quotas["Action"] == "servicequotas:GetServiceQuota"
     assert quotas["Resource"] == "*"
+    assert drift["Action"] == "connect:GetContactAttributes"
+    assert drift["Resource"] == update["Resource"]
 
 
 def test_the_readme_gives_a_command_for_every_export():

@@ -73,13 +73,20 @@ def _bar(progress: Progress) -> Table:
 
 
 def describe(progress: Progress) -> str:
-    """One line: settled of all, pace against what is allowed, throttled, bad, time left."""
+    """One line: settled of all, pace against what is allowed, throttled, bad, time left.
+
+    In a pause it says who asked for that instead of the pace, and no time: nobody knows when a
+    person lets it go on.
+    """
     if not progress.results_total:
         return "Reading the mapping and the source."
     # Rounded down: 100% is for the end.
     done = 100 * progress.settled // progress.results_total
     parts = [f"{progress.settled:,}/{progress.results_total:,} settled ({done}%)"]
-    if progress.allowed_per_s():
+    paused = progress.paused()
+    if paused is not None:
+        parts.append(f"paused: {paused}")
+    elif progress.allowed_per_s():
         parts.append(_pace(progress))
     if progress.throttled:
         share = percent(progress.throttled / max(progress.sent, 1)).replace(" ", "")
@@ -90,7 +97,7 @@ def describe(progress: Progress) -> str:
         if progress.outcomes.get(outcome)
     ]
     left_s = time_left_s(progress)
-    if left_s is not None:
+    if left_s is not None and paused is None:
         parts.append(f"{duration(left_s)} left")
     return " · ".join(parts)
 

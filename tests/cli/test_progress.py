@@ -104,6 +104,13 @@ def test_no_pace_is_shown_before_there_is_one():
     assert describe(at(allowed_per_s=0.0, started_per_s=0.0)) == "0/1,000 settled (0%)"
 
 
+@pytest.mark.parametrize("why", ["window", "ctl", "ctl, window"])
+def test_a_pause_is_said_instead_of_the_pace(why):
+    """Who asked for it, and neither the rate of a moment ago nor a time left that nobody knows."""
+    line = describe(at(settled=250, sent=250, throttled=12, paused=lambda: why))
+    assert line == f"250/1,000 settled (25%) · paused: {why} · 12 throttled (4.8%)"
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [

@@ -96,8 +96,9 @@ def test_a_changed_mapping_is_refused_with_what_to_do(shell, contacts):
     assert served.received() == n_before
 
 
-def test_a_mended_file_names_its_run_by_where_it_lies_or_is_told(shell, contacts):
-    """Copied elsewhere it is refused without --mends; with it, exit code 0 and nothing undone."""
+@pytest.mark.parametrize("flags_of_mending", [(), ("--mends", "run")])
+def test_the_run_of_a_mended_copy_is_found_or_told(shell, contacts, flags_of_mending):
+    """Saved beside its run or told with --mends: exit code 0, and nothing is undone."""
     rows = ["c-1,old,older", "c-1,new,"]
     write_export(shell, *rows)
     shell.write("mapping.yaml", MAPPING.replace('"{Note}"', "{column: Note, map: {good: good}}"))
@@ -105,14 +106,28 @@ def test_a_mended_file_names_its_run_by_where_it_lies_or_is_told(shell, contacts
     flags = ("--endpoint-url", served.url, "--rate", "1000")
     assert shell.run("run", "mapping.yaml", "export.csv", "--run-dir", "run", *flags).code == 1
     with (shell.folder / "run" / "failed.csv").open(newline="") as file:
-        header, *failed = csv.reader(file)
-    mended = [[cell.replace("older", "good") for cell in row[: len(header)]] for row in failed]
-    text = "\n".join(",".join(f'"{cell}"' for cell in row) for row in [header, *mended])
-    shell.write("mended.csv", text + "\n")
-    alone = shell.run("run", "mapping.yaml", "mended.csv", *flags)
-    assert alone.code == 2
-    assert "--mends" in alone.err
-    told = shell.run("run", "mapping.yaml", "mended.csv", "--mends", "run", *flags)
+        header, failed = csv.reader(file)
+    failed[header.index("Note")] = "good"
+    with (shell.folder / "mended.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, failed])
+    told = shell.run("run", "mapping.yaml", "mended.csv", *flags_of_mending, *flags)
     assert told.code == 0
+    is_found = "mended.csv: its rows come from the run in run." in told.err
+    assert is_found == (not flags_of_mending)
+    assert "warning" not in told.err.lower()
     assert served.attributes() == {"c-1": {"number": "new", "note": "good"}}
     assert INSTANCE not in told.err
+
+
+def test_a_mended_copy_of_a_run_that_is_not_there_is_warned_of(shell, contacts):
+    """Exit code 0: its rows are sent whole, and standard error says what that may overwrite."""
+    write_export(shell, "c-1,old,older")
+    header = "Contact,Number,Note,_row,_operation"
+    shell.write("mended.csv", f"{header}\nc-1,old,older,1,{ATTRIBUTES}\n")
+    served = contacts("c-1")
+    flags = ("--endpoint-url", served.url, "--rate", "1000")
+    ran = shell.run("run", "mapping.yaml", "mended.csv", *flags)
+    assert ran.code == 0
+    assert ran.err.count("its rows may overwrite later ones") == 1
+    assert served.attributes() == {"c-1": {"number": "old", "note": "older"}}
+    assert served.received() == 1

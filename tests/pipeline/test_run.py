@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gzip
 import json
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bulk_updater.config import ConnectionConfig, MaxFailures, PacingConfig
+from bulk_updater.config import ConnectionConfig, MaxFailures, PacingConfig, ScheduleConfig
 from bulk_updater.errors import (
     ConfigError,
     LedgerLocked,
@@ -24,6 +25,7 @@ from bulk_updater.model import FAILED_COLUMNS, Progress
 from bulk_updater.pipeline import run
 from bulk_updater.sandbox import Sandbox, SandboxConfig
 from bulk_updater.sandbox.faults import CONFLICT, DROP_AFTER, ERROR, HTML, Fault
+from bulk_updater.schedule import parse_window
 
 from .helpers import (
     HEADER,
@@ -358,6 +360,28 @@ async def test_invalid_rows_are_never_sent_and_named_in_failed_csv(folder):
         assert again.outcomes["UPDATED"] == 3
         assert again.failed is None
         assert attributes(sandbox, "contact-5")["number"] == "00005"
+
+
+async def test_progress_says_why_nothing_is_sent(folder):
+    """Outside its window a run that has not begun to send says `window`; after it, nothing."""
+    write_export(folder, people(3))
+    began_at = dt.datetime(2026, 6, 2, 12, tzinfo=dt.UTC).timestamp()
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
+    progress = Progress()
+    async with Sandbox(fast()) as sandbox:
+        config = config_for(
+            sandbox, folder, schedule=ScheduleConfig(window=parse_window("22:00-06:00 UTC"))
+        )
+        assert progress.paused() is None
+        going = asyncio.create_task(
+            run(config, progress=progress, now=lambda: began_at + clock() - began_s)
+        )
+        await asyncio.sleep(9 * 3600)
+        assert (progress.paused(), progress.sent) == ("window", 0)
+        summary = await going
+    assert summary.outcomes["UPDATED"] == 3
+    assert progress.paused() is None
 
 
 async def test_a_ragged_row_is_invalid_and_stays_so_until_it_is_mended(folder):
