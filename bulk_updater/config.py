@@ -215,8 +215,8 @@ class RunConfig:
         sandbox: Whether the target is the local sandbox; kept apart from real runs.
         changes: Whether only what changed is sent.
         supersede: The run directory of an older export's run, which this run takes over from.
-        mends: The run directory that a mended `failed.csv` comes from; None looks for it, beside the
-            file and by the rows that it names.
+        mends: The run directory that a mended `failed.csv` comes from; None looks for it, beside
+            the file and by the rows that it names.
         order: `file` sends in the order of the rows; `oldest-first` sends first what Connect
             forgets first, rows of one contact in their order all the same.
         canary: This many rows are sent first, and the others only if none of them failed.

@@ -927,7 +927,7 @@ def test_a_fault_of_the_program_is_none_of_the_file(path):
         state.mark(HERE, [("c", 1)])
 
 
-def test_ten_million_contacts_take_less_than_half_a_gigabyte(path):
+def test_ten_million_contacts_take_less_than_600_megabytes(path):
     """In the order of a backfill, which is none: under 60 bytes a contact whose id is a UUID."""
     n_contacts = 20_000
     chance = np.random.default_rng(5)

@@ -226,8 +226,7 @@ succession_options = _all_of(
         "--mends",
         type=click.Path(path_type=Path),
         metavar="RUN_DIR",
-        help="The run that a mended failed.csv comes from, where the file does not lie in its "
-        "directory.",
+        help="The run that a mended failed.csv comes from, where it cannot be found by itself.",
     ),
 )
 
@@ -349,7 +348,7 @@ changes_options = _all_of(
         "--max-change",
         callback=_parse_percent,
         metavar="P%",
-        help="Send nothing where more than P% of the rows would change.",
+        help="Send nothing where more than P% of the rows would change a contact or are new.",
     ),
 )
 

@@ -14,7 +14,7 @@ next one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -141,36 +141,57 @@ class Gathering:
     """Gathers what an export says of its contacts, frame by frame."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[str, str], list[tuple[npt.NDArray[np.generic], ...]]] = {}
+        self._columns: dict[tuple[str, str], _Columns] = {}
 
     def add(self, frame: MappedFrame) -> None:
         """Take a frame's rows that make a request."""
         for mapped in frame.operations:
-            rows = mapped.frame.rows
             for instance_id, positions in mapped.instance_groups():
-                self._parts.setdefault((mapped.operation.name, instance_id), []).append(
-                    (
-                        rows[positions],
-                        mapped.contact_keys[positions],
-                        mapped.digests[positions],
-                    )
+                columns = self._columns.setdefault(
+                    (mapped.operation.name, instance_id), _Columns([], [], [])
                 )
+                columns.rows.append(mapped.frame.rows[positions])
+                columns.keys.append(mapped.contact_keys[positions])
+                columns.digests.append(mapped.digests[positions])
 
     def contacts(self) -> Iterator[Contacts]:
         """What was gathered, for each operation and instance; each can be had once."""
-        while self._parts:
-            (operation, instance_id), parts = self._parts.popitem()
-            rows, keys, digests = (np.concatenate(column) for column in zip(*parts, strict=True))
-            del parts
+        while self._columns:
+            (operation, instance_id), columns = self._columns.popitem()
+            # One after the other, so that no two copies of everything are held at once.
+            keys = _joined(columns.keys)
             order = np.argsort(keys, kind="stable")  # rows of a contact keep their order
-            keys, digests, rows = keys[order], digests[order], rows[order]
+            keys = keys[order]
+            digests = _joined(columns.digests)[order]
+            rows = _joined(columns.rows)[order]
             del order
             is_first = np.ones(len(keys), dtype=np.bool_)
             is_first[1:] = keys[1:] != keys[:-1]
             begins = np.flatnonzero(is_first)
             ends = np.append(begins[1:], len(keys)).astype(np.int64)[: len(begins)]
             chains = _chain(digests, begins, ends)
-            yield Contacts(operation, instance_id, keys[begins], chains, rows, digests, ends)
+            if len(begins) < len(keys):
+                keys = keys[begins]
+            del is_first, begins
+            yield Contacts(operation, instance_id, keys, chains, rows, digests, ends)
+
+
+class _Columns(NamedTuple):
+    """What was gathered of one operation and instance, frame by frame."""
+
+    rows: list[npt.NDArray[np.int64]]
+    keys: list[npt.NDArray[np.bytes_]]
+    digests: list[npt.NDArray[np.uint64]]
+
+
+_T = TypeVar("_T", bound=np.generic)
+
+
+def _joined(parts: list[npt.NDArray[_T]]) -> npt.NDArray[_T]:
+    """The parts as one array; they are taken out of the list."""
+    joined = np.concatenate(parts)
+    parts.clear()
+    return joined
 
 
 def _chain(

@@ -224,7 +224,7 @@ def test_json_is_one_object_and_nothing_else(call, ends_with, state):
         "UNCHANGED": 0,
         "SUPERSEDED": 0,
     }
-    assert len(found) == 13
+    assert len(found) == 14
 
 
 @pytest.mark.parametrize(

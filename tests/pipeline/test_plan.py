@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulk_updater.config import ConnectionConfig, PacingConfig, RunConfig
+from bulk_updater.config import ChangesConfig, ConnectionConfig, PacingConfig, RunConfig
 from bulk_updater.connect import AppliedQuotas
 from bulk_updater.errors import SourceError
 from bulk_updater.learnt import Learnt, LearntQuotas
 from bulk_updater.model import QuotaOrigin
-from bulk_updater.pipeline import plan
+from bulk_updater.pipeline import plan, run
 from bulk_updater.pipeline.job import OpenedJob
+from bulk_updater.pipeline.threads import entered_in_thread
 from bulk_updater.readers.delimited import DelimitedSource
 from bulk_updater.sandbox import Sandbox, SandboxConfig
+from bulk_updater.state import State
 
 from .helpers import INSTANCE, config_for, fast, people, write_export
 
@@ -215,3 +217,66 @@ def test_a_source_that_cannot_be_read_does_not_wait_for_the_quota(folder, monkey
     with pytest.raises(SourceError):
         plan(replace(config_of(folder), sources=(packed,)))
     answered.set()
+
+
+@pytest.mark.looptime
+async def test_a_plan_of_what_changed_counts_what_a_run_would_send(folder):
+    """3 of 100 rows changed: 3 requests and 97 unchanged, nothing is sent, nothing written down."""
+    changes = ChangesConfig(only_changed=True)
+    rows = people(100)
+    write_export(folder, rows)
+    async with Sandbox(fast()) as sandbox:
+        first = await plan_against(sandbox, folder, changes=changes)
+        assert (first.operations[0].n_requests, first.operations[0].n_unchanged) == (100, 0)
+        assert not (folder / "runs" / "state.sqlite").exists()
+        await run(config_for(sandbox, folder, changes=changes, run_dir=folder / "first"))
+        for row in (4, 40, 99):
+            rows[row][2] = "silver"
+        write_export(folder, rows)
+        kept = (folder / "runs" / "state.sqlite").read_bytes()
+        made = await plan_against(
+            sandbox, folder, changes=changes, pacing=PacingConfig(rate=1), run_dir=folder / "second"
+        )
+        (operation,) = made.operations
+        assert (operation.n_requests, operation.n_unchanged, made.takes_s) == (3, 97, 3.0)
+        assert made.warnings == ()
+        assert (await plan_against(sandbox, folder)).operations[0].n_requests == 100
+        assert sandbox.counters[ATTRIBUTES].received == 100
+    assert (folder / "runs" / "state.sqlite").read_bytes() == kept
+    assert not (folder / "second").exists()
+
+
+@pytest.mark.looptime
+async def test_a_plan_beside_a_run_reads_what_is_remembered(folder):
+    """The run has the state file; the plan looks at it all the same, and waits for nobody."""
+    changes = ChangesConfig(only_changed=True)
+    write_export(folder, people(20))
+    async with Sandbox(fast()) as sandbox:
+        await run(config_for(sandbox, folder, changes=changes))
+        async with entered_in_thread(State.open(folder / "runs" / "state.sqlite")):
+            made = await plan_against(sandbox, folder, changes=changes)
+    assert (made.operations[0].n_requests, made.operations[0].n_unchanged) == (0, 20)
+
+
+@pytest.mark.parametrize("account", [None, "123456789012"])
+def test_a_plan_that_cannot_tell_what_is_unchanged_counts_all(folder, monkeypatch, account):
+    """Nobody says which account it is, or the file is no state: one warning that says which."""
+    write_export(folder, people(10))
+    path = folder / "runs" / "state.sqlite"
+    path.parent.mkdir()
+    if account is None:
+        with State.open(path):
+            pass
+    else:
+        path.write_text("no state")
+
+    async def read(_config, operations):
+        rates = dict.fromkeys((operation.name for operation in operations), 10.0)
+        return AppliedQuotas(rates, account, None, "eu-west-1")
+
+    monkeypatch.setattr(MODULE, "read_quotas", read)
+    made = plan(replace(config_of(folder), changes=ChangesConfig(only_changed=True)))
+    assert (made.operations[0].n_requests, made.operations[0].n_unchanged) == (10, 0)
+    told = [each for each in made.warnings if each.startswith("What is unchanged cannot be told")]
+    assert len(told) == 1
+    assert ("account" if account is None else str(path)) in told[0]
