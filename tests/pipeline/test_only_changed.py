@@ -1,6 +1,6 @@
 """Night after night with `--only-changed`: what is sent, what is not, and what is remembered.
 
-Whole runs in virtual time; one sandbox lives over several nights. All in all 20 s on a busy machine.
+Whole runs in virtual time; one sandbox lives over several nights. All in all 16 to 21 s.
 """
 
 from __future__ import annotations
