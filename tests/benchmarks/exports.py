@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INSTANCE_ID",
     "params_of",
+    "write_changed_export",
     "write_narrow_export",
     "write_narrow_mapping",
     "write_wide_export",
