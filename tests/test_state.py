@@ -312,9 +312,9 @@ def test_the_cheaper_way_is_taken(path, monkeypatch, n_asked, n_stored, n_rows_r
     taken = []
     put = finding._Merge._put
 
-    def note(self, texts, *part, is_certain):
-        taken.append(len(texts[0] or "") // 32)
-        put(self, texts, *part, is_certain=is_certain)
+    def note(self, columns, *part, is_certain):
+        taken.append(len(columns[0] or b"") // 16)
+        put(self, columns, *part, is_certain=is_certain)
 
     monkeypatch.setattr(finding._Merge, "_put", note)
     with State.open(path) as state:
@@ -330,9 +330,9 @@ def test_a_large_table_is_read_a_chunk_at_a_time(path, monkeypatch):
     largest = []
     put = finding._Merge._put
 
-    def note(self, texts, *part, is_certain):
-        largest.append(len(texts[0] or "") // 32)
-        put(self, texts, *part, is_certain=is_certain)
+    def note(self, columns, *part, is_certain):
+        largest.append(len(columns[0] or b"") // 16)
+        put(self, columns, *part, is_certain=is_certain)
 
     monkeypatch.setattr(finding._Merge, "_put", note)
     n_stored = 3 * finding._STORED_AT_ONCE + 5
@@ -360,6 +360,14 @@ class Model:
             entry = self.known.setdefault((scope, contact_id), [None, None, None, False])
             entry[3] = entry[2] is not None
             entry[2] = digest
+
+    def fail(self, scope, pairs):
+        """A mark that is taken back: what was in doubt before it is not certain after it."""
+        meanwhile = {}
+        for contact_id, digest in pairs:
+            entry = self.known.get((scope, contact_id), [None, None, None, False])
+            entry[3] = meanwhile.get(contact_id, entry[2]) is not None
+            meanwhile[contact_id] = digest
 
     def confirm(self, scope, triples):
         for contact_id, digest, applied_at in triples:
@@ -421,6 +429,7 @@ def test_any_history_leaves_what_a_dictionary_would(tmp_path_factory, history):
             elif step == "fail":
                 with pytest.raises(ZeroDivisionError):
                     state.mark(scope, _and_then_fail(what))
+                model.fail(scope, what)
             elif step == "find":
                 for contact_id in what:
                     known(state, contact_id, scope)  # both ways agree
@@ -801,7 +810,9 @@ def test_a_damaged_file_is_named_wherever_the_damage_shows(path):
     filled(path)
     content = bytearray(path.read_bytes())
     said = []
-    for begin in (100, 4096, 8192, 5 * 4096):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE rootpage"))
+    for begin in (100, *(4096 * (roots[name] - 1) for name in ("scopes", "applied", "in_doubt"))):
         broken = content.copy()
         broken[begin : begin + 4096] = b"\xa5" * 4096
         path.write_bytes(broken)

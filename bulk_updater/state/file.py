@@ -43,6 +43,7 @@ lock beside it."""
 _CACHE_KIB: Final = 65_536
 """Most of the inner pages of ten million contacts, so that a look-up reads one page or two."""
 
+# Numbers are big-endian bytes: put together they are an array, and they compare as they are.
 # `n_contacts` is kept by the triggers: counting ten million contacts reads the whole file.
 _SCHEMA: Final = """
 CREATE TABLE scopes (
@@ -57,14 +58,15 @@ CREATE TABLE scopes (
 CREATE TABLE applied (
     scope INTEGER NOT NULL,
     key BLOB NOT NULL CHECK (length(key) = 16),
-    digest INTEGER,
-    applied_at INTEGER,
-    sent INTEGER,
+    digest BLOB CHECK (length(digest) = 8),
+    applied_at BLOB CHECK (length(applied_at) = 4),
+    sent BLOB CHECK (length(sent) = 8),
     contact TEXT,
     PRIMARY KEY (scope, key),
     CHECK (sent IS NOT NULL OR digest IS NOT NULL),
     CHECK ((digest IS NULL) = (applied_at IS NULL))
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX in_doubt ON applied (scope, key) WHERE sent IS NOT NULL;
 CREATE TABLE runs (
     scope INTEGER NOT NULL,
     job TEXT NOT NULL,

@@ -194,7 +194,12 @@ class State:
                 "SELECT account, region, instance_id, operation, count(*), count(sent), "
                 "max(applied_at) FROM scopes JOIN applied ON scope = id GROUP BY id"
             ).fetchall()
-        summaries = [ScopeSummary(Scope(*row[:4]), *row[4:]) for row in rows]
+        summaries = [
+            ScopeSummary(
+                Scope(*row[:4]), row[4], row[5], None if row[6] is None else _number(row[6])
+            )
+            for row in rows
+        ]
         return sorted(summaries, key=lambda summary: summary.scope)
 
     def find(self, scope: Scope, keys: npt.NDArray[np.bytes_]) -> Found:
@@ -252,11 +257,12 @@ class State:
             for contact_id, digest in sending:
                 key, text = _stored(contact_id)
                 row = execute("SELECT sent " + _OF_A_CONTACT, (scope_id, key)).fetchone()
+                # Also where the mark itself fails: taking it back makes no certainty.
                 if row is not None and row[0] is not None:
                     self._doubted.add((scope_id, key))
                 else:
                     self._doubted.discard((scope_id, key))
-                execute(_MARK, (scope_id, key, _signed(digest), text))
+                execute(_MARK, (scope_id, key, _digest_bytes(digest), text))
 
     def confirm(self, scope: Scope, applied: Iterable[tuple[str, int, int]]) -> None:
         """Note what was applied: the digest moves.
@@ -275,7 +281,8 @@ class State:
             scope_id = self._made_scope_id(scope)
             for contact_id, digest, applied_at in applied:
                 key, text = _stored(contact_id)
-                execute(_CONFIRM, (scope_id, key, _signed(digest), applied_at, text))
+                held = _digest_bytes(digest), _time_bytes(applied_at)
+                execute(_CONFIRM, (scope_id, key, *held, text))
 
     def confirm_keys(
         self,
@@ -300,14 +307,14 @@ class State:
         """
         raw = keys.astype(KEY_DTYPE, copy=False).tobytes()
         every = (raw[at : at + KEY_BYTES] for at in range(0, len(raw), KEY_BYTES))
-        signed = digests.astype("uint64", copy=False).view("int64").tolist()
+        at = _time_bytes(applied_at)
         with self._writing():
             scope_id = self._scope_id(scope)
             self._connection.executemany(
                 _CONFIRM_KEY,
                 (
-                    (scope_id, key, digest, applied_at)
-                    for key, digest in zip(every, signed, strict=True)
+                    (scope_id, key, _digest_bytes(digest), at)
+                    for key, digest in zip(every, digests.tolist(), strict=True)
                 ),
             )
 
@@ -401,8 +408,8 @@ class State:
                     yield Known(
                         scope,
                         contact_id_of(key) if text is None else text,
-                        None if digest is None else digest % 2**64,
-                        applied_at,
+                        None if digest is None else _number(digest),
+                        None if applied_at is None else _number(applied_at),
                         in_doubt=sent is not None,
                     )
 
@@ -474,9 +481,17 @@ def _stored(contact_id: str) -> tuple[bytes, str | None]:
     return key, None if contact_id_of(key) == contact_id else contact_id
 
 
-def _signed(digest: int) -> int:
-    """64 bit as SQLite has them."""
-    return digest - 2**64 if digest >= 2**63 else digest
+def _digest_bytes(digest: int) -> bytes:
+    return digest.to_bytes(8, "big")
+
+
+def _time_bytes(epoch_s: int) -> bytes:
+    """Whole seconds since the epoch, up to the year 2106."""
+    return epoch_s.to_bytes(4, "big")
+
+
+def _number(big_endian: bytes) -> int:
+    return int.from_bytes(big_endian, "big")
 
 
 def _matches(scope: Scope, wanted: tuple[str | None, ...]) -> bool:
