@@ -668,3 +668,27 @@ async def test_the_summary_adds_up_every_night(nights):
     assert noted["outcomes"]["UNCHANGED"] == 11
     assert noted["outcomes"]["FAILED"] == 1
     assert sum(noted["outcomes"].values()) == noted["rows_read"] == 12
+
+
+async def test_an_export_that_comes_back_to_what_it_was_is_applied_again(nights):
+    """The same command on a third night is not taken for the first night's run, which is kept."""
+    again = {"name": "export", "run_dir": None}
+    await nights.run("c-1 a=1", "c-2 a=1", **again)
+    await nights.run("c-1 a=2", "c-2 a=1", **again)
+    third = await nights.run("c-1 a=1", "c-2 a=1", **again)
+    assert third.sent == ["c-1 a=1"]
+    assert attributes(nights.sandbox, "c-1") == {"a": "1"}
+    fourth = await nights.run("c-1 a=1", "c-2 a=1", **again)
+    assert (fourth.sent, fourth.summary.outcomes["UNCHANGED"]) == ([], 2)
+    ledgers = [*nights.folder.rglob("ledger.jsonl")]
+    assert sorted(len(path.read_bytes().splitlines()) for path in ledgers) == [2, 2, 2, 2]
+
+
+async def test_the_same_command_goes_on_with_what_a_limit_left(nights):
+    """A run with `--limit` that has finished is gone on with in its own directory."""
+    same = {"name": "export", "run_dir": None}
+    await nights.run("c-1 a=1", "c-2 a=1", limit=1, **same)
+    whole = await nights.run("c-1 a=1", "c-2 a=1", **same)
+    assert whole.sent == ["c-2 a=1"]
+    (ledger,) = nights.folder.rglob("ledger.jsonl")
+    assert len(ledger.read_bytes().splitlines()) == 2
