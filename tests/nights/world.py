@@ -506,7 +506,7 @@ class World:
                 "JOIN scopes ON scopes.id = applied.scope"
             ).fetchall()
         return [
-            Entry(operation, contact, key, digest, sent is None)
+            Entry(operation, contact, key, digest and int.from_bytes(digest, "big"), sent is None)
             for operation, contact, key, digest, sent in rows
         ]
 

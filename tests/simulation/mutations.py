@@ -47,8 +47,8 @@ def _treating(kind: Any, treatment: Treatment) -> AbstractContextManager[Any]:
 def acknowledges_before_fsync() -> AbstractContextManager[Any]:
     """A result counts as durable when it was written."""
 
-    def write(self: Ledger, block: bytes) -> None:
-        self._file.write(block)
+    def write(self: Ledger, group: list[Any]) -> int:
+        return self._file.write(b"".join(waiting.encode() for waiting in group))
 
     return mock.patch.object(Ledger, "_write_and_sync", write)
 
