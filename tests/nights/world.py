@@ -122,7 +122,8 @@ class World:
         return self.history
 
     def _clear_away(self) -> None:
-        for _ in range(3):  # a task may make another one while it ends
+        self._loop.let_end()
+        for _ in range(10):  # a task may make another one while it ends
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()

@@ -99,7 +99,8 @@ class World:
 
     def _clear_away(self) -> None:
         """End what is left when a scenario is stuck, or a test would hear of it at its end."""
-        for _ in range(3):  # a task may make another one while it ends
+        self._loop.let_end()
+        for _ in range(10):  # a task may make another one while it ends
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()
