@@ -6,7 +6,6 @@ The lock is on the file `lock`, and says who holds it: see `bulk_updater.locks`.
 from __future__ import annotations
 
 import contextlib
-import fcntl  # noqa: F401 - tests reach `flock` through here
 import os
 import time
 from typing import TYPE_CHECKING, Any

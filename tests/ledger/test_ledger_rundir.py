@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bulk_updater import files
+from bulk_updater import files, locks
 from bulk_updater.errors import (
     LedgerCorrupt,
     LedgerError,
@@ -22,7 +22,7 @@ from bulk_updater.errors import (
     LedgerMismatch,
     LedgerWriteError,
 )
-from bulk_updater.ledger import RunDir, rundir
+from bulk_updater.ledger import RunDir
 
 HOLDER = """
 import sys
@@ -193,7 +193,7 @@ def test_a_directory_that_cannot_be_locked_is_a_write_error(tmp_path, monkeypatc
         tried.append(fd)
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(rundir.fcntl, "flock", flock)
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
     with (
         pytest.raises(LedgerWriteError, match=rf"\({errno.errorcode[code]}\).*--run-dir"),
         RunDir.open(tmp_path),

@@ -14,8 +14,8 @@ from unittest import mock
 
 import bulk_updater.files
 import bulk_updater.ledger.recovery
-import bulk_updater.ledger.rundir
 import bulk_updater.ledger.writer
+import bulk_updater.locks
 import bulk_updater.operations
 import bulk_updater.pipeline.failed
 import bulk_updater.pipeline.sender
@@ -297,7 +297,7 @@ def sleeps_when_told_to_stop() -> AbstractContextManager[Any]:
 
 def takes_no_lock() -> AbstractContextManager[Any]:
     """Two runs may work in one directory."""
-    return mock.patch.object(bulk_updater.ledger.rundir.fcntl, "flock", return_value=None)
+    return mock.patch.object(bulk_updater.locks.fcntl, "flock", return_value=None)
 
 
 def writes_for_everybody() -> AbstractContextManager[Any]:
