@@ -97,7 +97,13 @@ def retry(context: click.Context, /, **flags: Any) -> int:
     }
     made = make_run_config(flags | _as_noted(noted, typed))
     mends = noted.get("mends")
-    config = replace(made, mends=None if mends is None else Path(mends["run_dir"]))
+    # The night's own state file is the one that is told.
+    state_file = _path(noted.get("configuration", {}).get("changes", {}).get("state_file"))
+    config = replace(
+        made,
+        changes=replace(made.changes, state_file=state_file),
+        mends=None if mends is None else Path(mends["run_dir"]),
+    )
     execute = partial(retry_pipeline, codes=flags["code"], obeys_ctl=True)
     return carry_out(config, as_json=flags["json"], execute=execute)
 

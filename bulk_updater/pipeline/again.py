@@ -14,27 +14,25 @@ import logging
 import shlex
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulk_updater.errors import RunStopped, UsageError
+from bulk_updater.errors import UsageError
 from bulk_updater.ledger import Ledger, standing_results
 from bulk_updater.model import Outcome, Progress, Request
-from bulk_updater.pipeline.control import obeying
-from bulk_updater.pipeline.deadline import DeadlinePassed, steering
+from bulk_updater.pipeline.changes import has_state, state_file
+from bulk_updater.pipeline.execution import Prepared, execute
 from bulk_updater.pipeline.identity import note_as_begun, reenter_run_dir
-from bulk_updater.pipeline.job import open_job, survey
 from bulk_updater.pipeline.later import LaneKey, LaterWrites
 from bulk_updater.pipeline.mended import open_mended, read_mended
-from bulk_updater.pipeline.run import _Execution, _open_state, finish
-from bulk_updater.pipeline.stopping import ToldToStop, cut_short
 from bulk_updater.pipeline.threads import entered_in_thread, in_abandoned_thread
 from bulk_updater.pipeline.work import Batch, WholeJob, frames_as_counted
+from bulk_updater.state import State
 from bulk_updater.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from contextlib import AsyncExitStack
     from pathlib import Path
 
     from bulk_updater.config import RunConfig
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from bulk_updater.pipeline.job import Job
     from bulk_updater.pipeline.mended import Mended
     from bulk_updater.pipeline.work import Entry
-    from bulk_updater.state import State
 
 __all__ = ["FailedRows", "Selection", "retry", "select_failed"]
 
@@ -82,56 +79,52 @@ async def retry(
             before it was known what failed, there is none.
         CancelledError: If cancelled; the ledger is whole.
     """
-    began_s = asyncio.get_running_loop().time()
     progress = progress or Progress()
-    async with AsyncExitStack() as stack:
-        watch = await stack.enter_async_context(
-            steering(config, stop=stop or asyncio.Event(), now=now)
+
+    async def prepare(job: Job, stack: AsyncExitStack) -> Prepared:
+        run_dir, note = await stack.enter_async_context(
+            entered_in_thread(reenter_run_dir(config, job, now=now))
         )
-        stop = watch.helm.stop
-        try:
-            async with cut_short(stop):
-                job = await in_abandoned_thread(lambda gone: survey(open_job(config), stop=gone))
-                run_dir, note = await stack.enter_async_context(
-                    entered_in_thread(reenter_run_dir(config, job, now=now))
-                )
-                ledger = await stack.enter_async_context(
-                    Ledger.open(run_dir.ledger_path, note["run_id"])
-                )
-                whole = WholeJob(job, ledger.settled, now=now)
-                _expect_finished(whole, run_dir.path, note)
-                state = await _open_state(config, stack)
-                if state is not None:
-                    await asyncio.to_thread(_expect_newest, state, config, note)
-                mended = await stack.enter_async_context(
-                    entered_in_thread(open_mended(config, job, run_dir, note))
-                )
-                work = await in_abandoned_thread(
-                    lambda _: _failed_rows(
-                        whole, ledger.path, codes, progress, _Newer(note, mended)
-                    )
-                )
-                await asyncio.to_thread(note_as_begun, run_dir, note, config)
-                if obeys_ctl:
-                    await stack.enter_async_context(
-                        obeying(run_dir.path, watch.helm, run_id=note["run_id"], now=now)
-                    )
-        except ToldToStop:
-            if watch.helm.met_deadline:
-                raise RunStopped(DeadlinePassed.MESSAGE) from DeadlinePassed()
-            raise RunStopped("The retry was told to stop before it sent anything.") from None
-        execution = _Execution(
-            config,
-            work,
-            ledger,
-            note=note,
-            state=None,
-            progress=progress,
-            stop=stop,
-            now=now,
-            watch=watch,
+        ledger = await stack.enter_async_context(Ledger.open(run_dir.ledger_path, note["run_id"]))
+        whole = WholeJob(job, ledger.settled, now=now)
+        _expect_finished(whole, run_dir.path, note)
+        state = await _open_state(config, note, stack)
+        mended = await stack.enter_async_context(
+            entered_in_thread(open_mended(config, job, run_dir, note))
         )
-        return await finish(execution, run_dir, note, began_s=began_s)
+        work = await in_abandoned_thread(
+            lambda _: _failed_rows(whole, ledger.path, codes, progress, _Newer(note, mended))
+        )
+        await asyncio.to_thread(note_as_begun, run_dir, note, config)
+        return Prepared(run_dir=run_dir, note=note, ledger=ledger, work=work, state=state)
+
+    return await execute(
+        config,
+        prepare,
+        what="retry",
+        progress=progress,
+        stop=stop,
+        now=now,
+        obeys_ctl=obeys_ctl,
+    )
+
+
+async def _open_state(
+    config: RunConfig, note: dict[str, Any], stack: AsyncExitStack
+) -> State | None:
+    """What was last applied, held until the retry ends; None where nothing is remembered.
+
+    A night that is under way would not know what this sends.
+
+    Raises:
+        StateError: Another run has it, or it cannot be used.
+        UsageError: A newer run has begun.
+    """
+    if not await asyncio.to_thread(has_state, config):
+        return None
+    state = await stack.enter_async_context(entered_in_thread(State.open(state_file(config))))
+    await asyncio.to_thread(_expect_newest, state, config, note)
+    return state
 
 
 def _expect_newest(state: State, config: RunConfig, note: dict[str, Any]) -> None:

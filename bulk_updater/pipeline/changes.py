@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bulk_updater.errors import ConfigError, RunStopped, SourceError
 from bulk_updater.pipeline.deciding import Gathering, Recall, decide
 from bulk_updater.pipeline.identity import bare_url, is_local
 from bulk_updater.pipeline.work import frames_as_counted
+from bulk_updater.state import State
 from bulk_updater.words import count, percent
 
 if TYPE_CHECKING:
@@ -20,14 +21,53 @@ if TYPE_CHECKING:
     from bulk_updater.pipeline.deciding import Decisions, Evidence
     from bulk_updater.pipeline.job import Job
     from bulk_updater.pipeline.quotas import KnownQuotas
-    from bulk_updater.state import State
 
-__all__ = ["decide_job", "describe", "recall_of", "refuse_if_too_much", "state_file"]
+__all__ = [
+    "Owner",
+    "decide_job",
+    "describe",
+    "has_state",
+    "owner_of",
+    "recall_of",
+    "refuse_if_too_much",
+    "state_file",
+]
 
 
 def state_file(config: RunConfig) -> Path:
     """What was last applied is kept in it: `--state`, or `state.sqlite` beside the runs."""
     return config.changes.state_file or config.runs_dir / "state.sqlite"
+
+
+def has_state(config: RunConfig) -> bool:
+    """Whether anything is remembered: the state file is there, and is not empty. Blocks.
+
+    Raises:
+        StateError: Nobody can say.
+    """
+    return State.is_kept(state_file(config))
+
+
+class Owner(NamedTuple):
+    """Whose contacts a run writes to, as the state names it.
+
+    Attributes:
+        account: The AWS account's number, or `local`; None where nobody says it.
+        region: The AWS region, or the endpoint; None likewise.
+    """
+
+    account: str | None
+    region: str | None
+
+
+def owner_of(config: RunConfig, known: KnownQuotas) -> Owner:
+    """Whose contacts a run writes to."""
+    if config.sandbox:
+        # Its contacts end with it, but a second rehearsal is to show what a second night does.
+        return Owner("local", "sandbox")
+    if is_local(config):
+        return Owner("local", bare_url(config.connection.endpoint_url or ""))
+    return Owner(known.account_id, known.region)
 
 
 def recall_of(
@@ -45,20 +85,14 @@ def recall_of(
     Raises:
         ConfigError: If nobody says which account it is.
     """
-    if config.sandbox:
-        # Its contacts end with it, but a second rehearsal is to show what a second night does.
-        account, region = "local", "sandbox"
-    elif is_local(config):
-        account, region = "local", bare_url(config.connection.endpoint_url or "")
-    elif known.account_id is None or known.region is None:
+    account, region = owner_of(config, known)
+    if account is None or region is None:
         raise ConfigError(
             "--only-changed remembers what was applied by the AWS account, and neither Service "
             "Quotas nor STS said which one it is. Nothing was sent. Allow "
             "servicequotas:GetServiceQuota or sts:GetCallerIdentity and see that one of them can "
             "be reached, or leave --only-changed out."
         )
-    else:
-        account, region = known.account_id, known.region
     refresh_s = config.changes.refresh_s
     return Recall(
         state=state,

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bulk_updater.errors import RunStopped, SourceError
 from bulk_updater.mapping import EXPIRED
@@ -16,20 +16,30 @@ from bulk_updater.pipeline.memory import MARKED_TOGETHER
 from bulk_updater.pipeline.work import Batch, Check
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 
     from bulk_updater.ledger import Ledger
     from bulk_updater.model import Progress
     from bulk_updater.pipeline.canary import Canary
     from bulk_updater.pipeline.drift import Drift
-    from bulk_updater.pipeline.memory import Memory
     from bulk_updater.pipeline.sender import Sender
     from bulk_updater.pipeline.work import Work
 
-__all__ = ["Feeder"]
+__all__ = ["BeforeSending", "Feeder"]
 
 _RESULTS_AT_ONCE: Final = 512
 """Results of rows that are not sent, appended together: one fsync for all of them."""
+
+
+class BeforeSending(Protocol):
+    """What is to be done before requests are sent."""
+
+    async def __call__(self, requests: Sequence[Request], /) -> None:
+        """Return when they may be sent.
+
+        Raises:
+            LedgerError: They may not.
+        """
 
 
 class Feeder:
@@ -40,7 +50,7 @@ class Feeder:
         ledger: Keeps the results of rows that are not sent.
         progress: Kept up to date.
         now: Seconds since the epoch.
-        memory: Told before a request is sent; None where nothing is remembered.
+        before: Awaited before requests are sent; None where nothing is remembered.
         canary: Says when to wait for the first rows, and whether to go on; None: there is none.
         check: Reads unchanged contacts back; None where none is to be.
     """
@@ -52,7 +62,7 @@ class Feeder:
         progress: Progress,
         *,
         now: Callable[[], float],
-        memory: Memory | None = None,
+        before: BeforeSending | None = None,
         canary: Canary | None = None,
         check: DriftCheck | None = None,
     ) -> None:
@@ -60,7 +70,7 @@ class Feeder:
         self._ledger = ledger
         self._progress = progress
         self._now = now
-        self._memory = memory
+        self._before = before
         self._canary = canary
         self._drift: DriftReader | None = None
         if check is not None:
@@ -71,7 +81,7 @@ class Feeder:
                 is_halted=lambda: sender.is_halted,
             )
         self._expires_at: Mapping[int, int] = {}
-        self._together = 1 if memory is None else MARKED_TOGETHER
+        self._together = 1 if before is None else MARKED_TOGETHER
 
     @property
     def drift(self) -> dict[str, int] | None:
@@ -142,8 +152,8 @@ class Feeder:
             await self._wait_for_canary(requests[0])
         if not requests or self._sender.is_halted:
             return
-        if self._memory is not None:
-            await self._memory.about_to_send(requests)
+        if self._before is not None:
+            await self._before(requests)
         for request in requests:
             if self._is_expired(request):  # while it waited for its turn
                 await self._append([_expired(request, self._now())])

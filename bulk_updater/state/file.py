@@ -164,15 +164,28 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def open_beside(path: Path) -> sqlite3.Connection:
+    """Open a state file to write to it beside a run that may hold its lock.
+
+    Raises:
+        StateError: There is none, or it is something else, damaged or of a newer version.
+    """
+    return _open_existing(path, "rw")
+
+
 def open_to_read(path: Path) -> sqlite3.Connection:
     """Open the state file beside a run that may be writing it.
 
     Raises:
         StateError: There is none, or it is something else, damaged or of a newer version.
     """
+    return _open_existing(path, "ro")
+
+
+def _open_existing(path: Path, mode: str) -> sqlite3.Connection:
     with errors_of(path):
         _expect_ours(path)
-        connection = _connect(path, "ro")
+        connection = _connect(path, mode)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(connection.close)
             if not _has_tables(connection, path):
@@ -180,6 +193,8 @@ def open_to_read(path: Path) -> sqlite3.Connection:
                     "is empty: nothing was noted in it yet. A run with --only-changed does it.",
                     path=path,
                 )
+            if mode != "ro":
+                _make_durable(connection)
             on_failure.pop_all()
     return connection
 
@@ -247,6 +262,10 @@ def _go_wal(connection: sqlite3.Connection, path: Path) -> None:
             "systems have none. Name a file on a local disk with --state.",
             path=path,
         )
+    _make_durable(connection)
+
+
+def _make_durable(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     # On macOS `fsync` stops at the drive's cache; elsewhere these say nothing.
     connection.execute("PRAGMA fullfsync = ON")

@@ -11,7 +11,7 @@ from bulk_updater.errors import StateError
 from bulk_updater.files import make_private_directory
 from bulk_updater.keys import KEY_BYTES, KEY_DTYPE, contact_id_of, contact_key
 from bulk_updater.locks import LockHeld, hold_lock
-from bulk_updater.state.file import errors_of, open_to_read, open_to_write
+from bulk_updater.state.file import errors_of, open_beside, open_to_read, open_to_write
 from bulk_updater.state.finding import Found, find
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ UPDATE applied SET
     sent = CASE WHEN sent = ?3 THEN NULL ELSE sent END
 WHERE scope = ?1 AND key = ?2 AND (applied_at IS NULL OR applied_at <= ?4)
 """
+
+# No row's digest is 0: nothing that is confirmed afterwards takes the doubt away.
+_DOUBT: Final = "UPDATE applied SET sent = zeroblob(8) WHERE scope = ? AND key = ?"
 
 _UNMARK: Final = "UPDATE applied SET sent = NULL WHERE scope = ? AND key = ?"
 
@@ -177,6 +180,31 @@ class State:
             StateError: There is none, or it is no state file, damaged or of a newer version.
         """
         with contextlib.closing(open_to_read(path)) as connection:
+            yield cls(path, connection)
+
+    @staticmethod
+    def is_kept(path: Path) -> bool:
+        """Whether there is a state file, and not an empty one.
+
+        Raises:
+            StateError: Its directory cannot be looked into.
+        """
+        with errors_of(path):
+            try:
+                return path.stat().st_size > 0
+            except FileNotFoundError:
+                return False
+
+    @classmethod
+    @contextlib.contextmanager
+    def beside(cls, path: Path) -> Iterator[State]:
+        """Open the state for `doubt` alone, also while a run works on it; nothing is locked.
+
+        Raises:
+            StateError: There is none, or it is no state file, damaged, of a newer version, or
+                cannot be written.
+        """
+        with contextlib.closing(open_beside(path)) as connection:
             yield cls(path, connection)
 
     def n_contacts(self, scope: Scope) -> int:
@@ -317,6 +345,36 @@ class State:
                     for key, digest in zip(every, digests.tolist(), strict=True)
                 ),
             )
+
+    def doubt(
+        self,
+        contact_ids: Iterable[str],
+        *,
+        account: str | None = None,
+        region: str | None = None,
+        instance_id: str,
+        operation: str,
+    ) -> None:
+        """Note that something else is about to be sent to contacts; durable when it returns.
+
+        Those of which nothing is known stay so. The others are in doubt until they are sent to by
+        a run that marks them.
+
+        Args:
+            contact_ids: The contacts.
+            account: Only in scopes of this account; None: of any. The others likewise.
+            region: See `account`.
+            instance_id: See `account`.
+            operation: See `account`.
+
+        Raises:
+            StateError: It could not be noted, and nothing must be sent.
+        """
+        with self._writing() as execute:
+            keys = [contact_key(contact_id) for contact_id in contact_ids]
+            for scope_id, _ in self._matching(account, region, instance_id, operation):
+                for key in keys:
+                    execute(_DOUBT, (scope_id, key))
 
     def unmark(self, scope: Scope, contact_ids: Iterable[str]) -> None:
         """Take the last mark of contacts back: nothing was sent after all.

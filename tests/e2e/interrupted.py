@@ -12,7 +12,6 @@ import functools
 import inspect
 import os
 import signal
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from bulk_updater.connect import client
 from bulk_updater.connect.client import Connect
 from bulk_updater.ledger import rundir, writer
 from bulk_updater.pipeline import failed, job
+from bulk_updater.pipeline.sender import Sender
 from bulk_updater.readers.delimited import DelimitedSource
 from tests.e2e.warm import serve
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["PHASES", "around", "prepare"]
-
-# The package's attribute of this name is the function.
-_PIPELINE = sys.modules["bulk_updater.pipeline.run"]
 
 PHASES: dict[str, tuple[Any, str, int]] = {
     "options": (cli_run, "make_run_config", 1),
@@ -45,7 +42,7 @@ PHASES: dict[str, tuple[Any, str, int]] = {
     "first request": (Connect, "send", 1),
     "sending": (Connect, "send", 20),
     "sync": (writer.Ledger, "_write_and_sync", 5),
-    "drain": (_PIPELINE.Sender, "drain", 1),
+    "drain": (Sender, "drain", 1),
     "failed.csv": (failed, "_write", 1),
     "last run.json": (rundir, "write_atomically", 2),
     "closing": (asyncio.BaseEventLoop, "shutdown_default_executor", 1),

@@ -19,12 +19,12 @@ import bulk_updater.pipeline.memory
 import bulk_updater.pipeline.sender
 import bulk_updater.state.store
 from bulk_updater.model import Outcome
+from bulk_updater.pipeline import execution, sending
 from bulk_updater.pipeline.again import FailedRows
 from bulk_updater.pipeline.deciding import Recall
 from bulk_updater.pipeline.drift import DriftCheck
 from bulk_updater.pipeline.later import LaterWrites
 from bulk_updater.pipeline.memory import Memory
-from bulk_updater.pipeline.run import run as run_pipeline
 from bulk_updater.pipeline.work import Batch, WholeJob
 from bulk_updater.schedule import ScheduleConfig
 from bulk_updater.state import State
@@ -110,7 +110,7 @@ def knows_no_deadline() -> AbstractContextManager[Any]:
 
 def sends_whatever_changed() -> AbstractContextManager[Any]:
     """--max-change is not looked at."""
-    return mock.patch.dict(run_pipeline.__globals__, {"refuse_if_too_much": lambda *_: None})
+    return mock.patch.object(sending, "refuse_if_too_much")
 
 
 def takes_no_lock_of_the_state() -> AbstractContextManager[Any]:
@@ -190,12 +190,12 @@ def retries_every_row() -> AbstractContextManager[Any]:
 
 def forgets_what_was_sent() -> AbstractContextManager[Any]:
     """A summary counts one attempt less."""
-    init = run_pipeline.__globals__["RunSummary"]
+    init = execution.RunSummary
 
     def less(**kwargs: Any) -> Any:
         return init(**{**kwargs, "attempts": max(0, kwargs["attempts"] - 1)})
 
-    return mock.patch.dict(run_pipeline.__globals__, {"RunSummary": less})
+    return mock.patch.object(execution, "RunSummary", less)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
-import time
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from bulk_updater.ledger import Ledger
-from bulk_updater.model import Progress
-from bulk_updater.pipeline.identity import enter_run_dir
-from bulk_updater.pipeline.job import open_job, survey
-from bulk_updater.pipeline.mended import MendedRows, open_mended
-from bulk_updater.pipeline.run import _Execution, finish
-from bulk_updater.pipeline.threads import entered_in_thread
-from bulk_updater.pipeline.work import WholeJob
 from bulk_updater.sandbox import Sandbox
 from bulk_updater.sandbox.answers import error_answer
 from bulk_updater.sandbox.errors import ServiceError
@@ -28,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulk_updater.config import RunConfig
-    from bulk_updater.model import RunSummary
 
 HEADER = ["Contact", "A", "B", "C", "Name"]
 
@@ -113,28 +101,3 @@ def sandbox_with(refusing: Refusing, **settings: Any) -> Sandbox:
 def config_of(sandbox: Sandbox, folder: Path, *sources: Path, **settings: Any) -> RunConfig:
     settings.setdefault("run_dir", folder / "run")
     return config_for(sandbox, folder, *sources, **settings)
-
-
-async def run_mended(config: RunConfig) -> RunSummary:
-    """A run whose sources are mended, as `run` does it."""
-    async with AsyncExitStack() as stack:
-        job = await asyncio.to_thread(lambda: survey(open_job(config)))
-        run_dir, note = await stack.enter_async_context(
-            entered_in_thread(enter_run_dir(config, job))
-        )
-        mended = await stack.enter_async_context(
-            entered_in_thread(open_mended(config, job, run_dir, note))
-        )
-        ledger = await stack.enter_async_context(Ledger.open(run_dir.ledger_path, note["run_id"]))
-        whole = WholeJob(job, ledger.settled, now=time.time)
-        execution = _Execution(
-            config,
-            whole if mended is None else MendedRows(whole, mended),
-            ledger,
-            note=note,
-            state=None,
-            progress=Progress(),
-            stop=asyncio.Event(),
-            now=time.time,
-        )
-        return await finish(execution, run_dir, note, began_s=0.0)

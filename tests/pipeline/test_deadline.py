@@ -15,7 +15,7 @@ from bulk_updater.config import ConnectionConfig, PacingConfig, RunConfig, Sched
 from bulk_updater.errors import ConfigError, LedgerLocked, RunStopped, TransientError
 from bulk_updater.ledger import RunDir
 from bulk_updater.model import Progress
-from bulk_updater.pipeline import run
+from bulk_updater.pipeline import execution, run
 from bulk_updater.pipeline.control import CTL
 from bulk_updater.pipeline.deadline import WINDOW, DeadlinePassed, Watch, attempt_s, steering
 from bulk_updater.sandbox import Sandbox, SandboxConfig
@@ -155,7 +155,7 @@ async def test_a_deadline_before_the_first_request(folder, monkeypatch, for_s):
     async def never(_work):
         await asyncio.Event().wait()
 
-    monkeypatch.setitem(run.__globals__, "in_abandoned_thread", never)
+    monkeypatch.setattr(execution, "in_abandoned_thread", never)
     async with Sandbox(fast()) as sandbox:
         with pytest.raises(RunStopped, match="deadline came before") as stopped:
             await run(scheduled(sandbox, folder, for_s=for_s), now=Clock("2026-06-02T05:00:00"))

@@ -15,7 +15,7 @@ from bulk_updater.pipeline import run
 from bulk_updater.pipeline.again import retry
 from bulk_updater.pipeline.threads import entered_in_thread
 
-from .again import BOTH, INVALID_ROW, Refusing, config_of, export, run_mended, sandbox_with
+from .again import BOTH, INVALID_ROW, Refusing, config_of, export, sandbox_with
 from .helpers import attributes, ledger_of, read_table, write_table
 
 pytestmark = pytest.mark.looptime
@@ -56,7 +56,7 @@ async def test_a_mended_row_does_not_undo_a_later_one(folder):
         assert outcomes(first) == {"UPDATED": 2, "INVALID": 1}
         refusing.seen.clear()
         path = mend(first.failed, {"B": "b1"})
-        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        again = await run(config_of(sandbox, folder, path, run_dir=folder / "mended"))
         assert refusing.seen == [{"b": "b1", "c": "kept"}]
         assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1", "c": "kept"}
     assert outcomes(again) == {"UPDATED": 1}
@@ -72,7 +72,7 @@ async def test_nothing_left_of_a_mended_row_is_superseded(folder):
     async with sandbox_with(refusing) as sandbox:
         first = await run(config_of(sandbox, folder))
         path = mend(first.failed, {"B": "b1"})
-        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        again = await run(config_of(sandbox, folder, path, run_dir=folder / "mended"))
         assert len(refusing.seen) == 1
         assert attributes(sandbox, "c-1") == {"a": "new", "b": "b2"}
     assert outcomes(again) == {"SUPERSEDED": 1}
@@ -86,7 +86,7 @@ async def test_what_earlier_rows_wrote_does_not_stand_in_the_way(folder):
     async with sandbox_with(Refusing()) as sandbox:
         first = await run(config_of(sandbox, folder))
         path = mend(first.failed, {"B": "b1"})
-        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        again = await run(config_of(sandbox, folder, path, run_dir=folder / "mended"))
         assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1"}
     assert outcomes(again) == {"UPDATED": 1}
 
@@ -99,7 +99,7 @@ async def test_a_row_between_two_that_were_merged_is_newer_than_the_first(folder
         first = await run(config_of(sandbox, folder))
         assert refusing.seen == [{"a": "1", "c": "3"}]
         path = mend(first.failed, {"B": "b2"})
-        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        again = await run(config_of(sandbox, folder, path, run_dir=folder / "mended"))
         assert attributes(sandbox, "c-1") == {"a": "2", "b": "b2", "c": "3"}
     assert outcomes(again) == {"UPDATED": 1}
 
@@ -111,7 +111,7 @@ async def test_a_mended_contact_is_looked_up_as_mended(folder):
         first = await run(config_of(sandbox, folder))
         assert outcomes(first) == {"UPDATED": 1, "FAILED": 1}
         path = mend(first.failed, {"Contact": "c-1"})
-        await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        await run(config_of(sandbox, folder, path, run_dir=folder / "mended"))
         assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1"}
 
 
@@ -124,7 +124,7 @@ async def test_only_the_operations_that_a_row_failed_for_are_sent(folder):
         first = await run(config)
         refusing.seen.clear()
         path = mend(first.failed, {"Name": "good", "A": "9"})
-        again = await run_mended(replace(config, sources=(path,), run_dir=folder / "mended"))
+        again = await run(replace(config, sources=(path,), run_dir=folder / "mended"))
         assert refusing.seen == [{"Name": "good"}]
         assert attributes(sandbox, "c-1") == {"a": "1"}
     assert outcomes(again) == {"UPDATED": 1, "SKIPPED": 1}
@@ -150,7 +150,7 @@ async def test_a_row_that_does_not_say_what_it_was_is_invalid(folder, column, ce
     async with sandbox_with(Refusing()) as sandbox:
         first = await run(config_of(sandbox, folder))
         path = mend(first.failed, {"B": "b1", column: cell}, {"B": "b2"})
-        again = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "mended"))
+        again = await run(config_of(sandbox, folder, path, run_dir=folder / "mended"))
         assert sandbox.counters[ATTRIBUTES].received == 1
     assert outcomes(again) == {"UPDATED": 1, "INVALID": 1}
     bad = next(each for each in ledger_of(again) if each["outcome"] == "INVALID")
@@ -168,12 +168,12 @@ async def test_rows_are_mended_again_and_again(folder):
     async with sandbox_with(refusing) as sandbox:
         first = await run(config_of(sandbox, folder))
         path = mend(first.failed, {"B": "b2"}, {"B": "worse"})
-        second = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "second"))
+        second = await run(config_of(sandbox, folder, path, run_dir=folder / "second"))
         assert outcomes(second) == {"UPDATED": 1, "INVALID": 1}
         (row,) = read_table(Path(second.failed))
         assert (row["_row"], row["_operation"]) == ("2", ATTRIBUTES)
         path = mend(second.failed, {"B": "b1"})
-        third = await run_mended(config_of(sandbox, folder, path, run_dir=folder / "third"))
+        third = await run(config_of(sandbox, folder, path, run_dir=folder / "third"))
         assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1", "c": "x"}
     assert outcomes(third) == {"UPDATED": 1}
     noted = json.loads((folder / "run" / "run.json").read_text())
@@ -195,7 +195,7 @@ async def test_a_retry_does_not_undo_what_was_mended(folder, is_kept):
         rows = read_table(Path(first.failed))
         mended = folder / "mended.csv"
         write_table(mended, [rows[1] | {"B": "b2"}])
-        await run_mended(
+        await run(
             config_of(sandbox, folder, mended, run_dir=folder / "second", mends=folder / "run")
         )
         assert attributes(sandbox, "c-1") == {"a": "2", "b": "b2"}
@@ -216,7 +216,7 @@ async def test_a_mended_run_is_retried_like_any(folder):
         first = await run(config_of(sandbox, folder))
         mended = mend(first.failed, {"B": "b1"}, to=folder / "mended.csv")
         config = config_of(sandbox, folder, mended, run_dir=folder / "second", mends=folder / "run")
-        assert outcomes(await run_mended(config)) == {"FAILED": 1}
+        assert outcomes(await run(config)) == {"FAILED": 1}
         refusing.codes.clear()
         again = await retry(config)
         assert attributes(sandbox, "c-1") == {"a": "new", "b": "b1", "c": "refused"}
@@ -234,9 +234,9 @@ async def test_the_run_that_rows_come_from_is_not_going_on_meanwhile(folder):
         mending = config_of(sandbox, folder, path, run_dir=folder / "m", mends=folder / "run")
         async with entered_in_thread(RunDir.open(folder / "run")):
             with pytest.raises(LedgerLocked):
-                await run_mended(mending)
+                await run(mending)
         assert sandbox.counters[ATTRIBUTES].received == 0
-        assert outcomes(await run_mended(mending)) == {"UPDATED": 1}
+        assert outcomes(await run(mending)) == {"UPDATED": 1}
         assert outcomes(await retry(config)) == {"INVALID": 1}
 
 
@@ -256,7 +256,7 @@ async def test_a_run_that_is_named_has_to_be_the_one(folder, settings, told):
         path = Path(shutil.copy(first.failed, folder / "away.csv"))
         settings = settings | {"mends": folder / settings["mends"]}
         with pytest.raises(UsageError, match=told):
-            await run_mended(config_of(sandbox, folder, path, run_dir=folder / "m", **settings))
+            await run(config_of(sandbox, folder, path, run_dir=folder / "m", **settings))
         assert sandbox.counters[ATTRIBUTES].received == 0
 
 
@@ -267,10 +267,10 @@ async def test_mends_without_a_mended_source_is_refused(folder):
         first = await run(config_of(sandbox, folder))
         config = config_of(sandbox, folder, run_dir=folder / "m", mends=folder / "run")
         with pytest.raises(UsageError, match="no source has the columns _row and _operation"):
-            await run_mended(config)
+            await run(config)
         both = (Path(first.failed), folder / "export.csv")
         with pytest.raises(UsageError, match="Run each kind by itself"):
-            await run_mended(config_of(sandbox, folder, *both, run_dir=folder / "n"))
+            await run(config_of(sandbox, folder, *both, run_dir=folder / "n"))
         assert sandbox.counters[ATTRIBUTES].received == 0
 
 
@@ -283,7 +283,7 @@ async def test_another_target_is_refused(folder):
         run_json.write_text(json.dumps(json.loads(run_json.read_text()) | {"target": "aws"}))
         path = mend(first.failed, {"B": "b1"})
         with pytest.raises(UsageError, match="not sent to the same kind of target"):
-            await run_mended(config_of(sandbox, folder, path, run_dir=folder / "m"))
+            await run(config_of(sandbox, folder, path, run_dir=folder / "m"))
         assert sandbox.counters[ATTRIBUTES].received == 0
 
 
@@ -297,9 +297,7 @@ async def test_unreadable_and_filtered_rows_stay_what_they_are(folder):
         first = await run(config_of(sandbox, folder))
         assert outcomes(first) == {"INVALID": 3}
         replace_in(first.failed, "c-1,1,bad,,in", "c-1,1,bad,,out")
-        again = await run_mended(
-            config_of(sandbox, folder, Path(first.failed), run_dir=folder / "m")
-        )
+        again = await run(config_of(sandbox, folder, Path(first.failed), run_dir=folder / "m"))
     codes = {each["row"]: each["error_code"] for each in ledger_of(again)}
     assert codes == {1: "filtered", 2: "ragged_row", 3: "unknown_value"}
 

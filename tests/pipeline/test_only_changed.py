@@ -6,7 +6,6 @@ Whole runs in virtual time; one sandbox lives over several nights. All in all 16
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import json
 import logging
@@ -18,178 +17,35 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulk_updater.config import ChangesConfig, ConnectionConfig, RetryConfig, ScheduleConfig
+from bulk_updater.config import ConnectionConfig, ScheduleConfig
 from bulk_updater.errors import ConfigError, RunStopped, StateError
 from bulk_updater.model import Outcome, Quota, QuotaOrigin
-from bulk_updater.pipeline import run
+from bulk_updater.pipeline import run, sending
 from bulk_updater.pipeline.memory import Memory
 from bulk_updater.pipeline.quotas import KnownQuotas
 from bulk_updater.sandbox import Sandbox
-from bulk_updater.sandbox.answers import error_answer
-from bulk_updater.sandbox.errors import ServiceError
 from bulk_updater.sandbox.faults import DROP_AFTER, Fault
 from bulk_updater.schedule import parse_until
 from bulk_updater.state import State
 
-from .again import BOTH, INVALID_ROW, MAPPING, export
-from .helpers import INSTANCE, attributes, config_for, fast, ledger_of
+from .again import BOTH, INVALID_ROW, MAPPING
+from .helpers import INSTANCE, attributes, fast, ledger_of
+from .nights import (
+    ATTRIBUTES,
+    CONTACT,
+    NIGHT_S,
+    OTHER_INSTANCE,
+    Nights,
+    Service,
+    refused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from bulk_updater.config import RunConfig
-    from bulk_updater.model import RunSummary
 
 pytestmark = pytest.mark.looptime
-
-ATTRIBUTES = "update_contact_attributes"
-CONTACT = "update_contact"
-READ = "get_contact_attributes"
-OTHER_INSTANCE = "87654321-90ab-cdef-1234-567890abcdef"
-
-NIGHT_S = 86_400
-FIRST_NIGHT_S = 1_772_352_000
-"""2026-03-01T08:00:00Z."""
-
-# The package has a function of this name.
-RUN = importlib.import_module("bulk_updater.pipeline.run")
-
-
-class Service:
-    """A sandbox's script, that notes what it is sent as an export's rows say it: `c-1 a=1`.
-
-    Attributes:
-        sent: Every attempt to write, in order.
-        read: The contacts that were read back.
-        faults: What becomes of requests that write a value, by the value.
-        also: Called at every request to write.
-    """
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-        self.read: list[str] = []
-        self.faults: dict[str, Fault] = {}
-        self.refuses_reads = False
-        self.also: Callable[[], None] = lambda: None
-
-    def __call__(self, operation: str, members: dict[str, Any]) -> Fault | None:
-        contact_id = members.get("InitialContactId") or members.get("ContactId", "")
-        if operation == READ:
-            self.read.append(contact_id)
-            return denied() if self.refuses_reads else None
-        if operation not in (ATTRIBUTES, CONTACT):
-            return None
-        written = {**members.get("Attributes", {})}
-        if "Name" in members:
-            written["n"] = members["Name"]
-        said = " ".join(f"{name}={value}" for name, value in sorted(written.items()))
-        self.sent.append(f"{contact_id} {said}")
-        self.also()
-        return next(
-            (self.faults[value] for value in written.values() if value in self.faults), None
-        )
-
-    def take_sent(self) -> list[str]:
-        """What was sent since this was asked last."""
-        sent, self.sent = self.sent, []
-        return sent
-
-
-def refused() -> Fault:
-    error = ServiceError("InvalidRequestException", "It is refused.")
-    return Fault(kind="refused", answer=error_answer(error))
-
-
-def denied() -> Fault:
-    error = ServiceError("AccessDeniedException", "You may not.")
-    return Fault(kind="denied", answer=error_answer(error))
-
-
-class Nights:
-    """One folder, one sandbox and one state file, and every night an export."""
-
-    def __init__(self, folder: Path, sandbox: Sandbox, service: Service) -> None:
-        self.folder, self.sandbox, self.service = folder, sandbox, service
-        self.state = folder / "runs" / "state.sqlite"
-        self.night = 0
-
-    def config(self, *rows: str, name: str | None = None, **settings: Any) -> RunConfig:
-        """A run of tonight's export, in a run directory of its own unless it has one by name."""
-        name = name or f"night-{self.night}"
-        source = self.folder / f"{name}.csv"
-        if rows:
-            export(source, *rows)
-        changes = settings.pop("changes", {})
-        settings.setdefault("run_dir", self.folder / name)
-        settings.setdefault("max_in_flight", 1)
-        settings.setdefault("retry", RetryConfig(max_attempts=2))
-        rehearsal = settings.pop("rehearsal", False)
-        config = config_for(
-            self.sandbox,
-            self.folder,
-            source,
-            changes=ChangesConfig(only_changed=True, **changes),
-            **settings,
-        )
-        return replace(config, sandbox=rehearsal)
-
-    def now(self) -> float:
-        return FIRST_NIGHT_S + self.night * NIGHT_S + asyncio.get_running_loop().time()
-
-    async def run(self, *rows: str, stop: asyncio.Event | None = None, **settings: Any) -> Night:
-        """A night: the outcomes that there are, and what was sent."""
-        self.night += 1
-        return await self.same_night(*rows, stop=stop, **settings)
-
-    async def same_night(
-        self, *rows: str, stop: asyncio.Event | None = None, **settings: Any
-    ) -> Night:
-        """One more run in the same night."""
-        self.service.take_sent()
-        night, loop = self.night, asyncio.get_running_loop()
-        summary = await run(
-            self.config(*rows, **settings),
-            stop=stop,
-            now=lambda: FIRST_NIGHT_S + night * NIGHT_S + loop.time(),
-        )
-        return Night(summary, self.service.take_sent())
-
-    async def stopped(self, *rows: str, after: int, **settings: Any) -> Night:
-        """A night that is told to stop when so many requests have come in."""
-        stop = asyncio.Event()
-        count = itertools.count(1)
-        self.service.also = lambda: stop.set() if next(count) >= after else None
-        try:
-            return await self.run(*rows, stop=stop, **settings)
-        finally:
-            self.service.also = lambda: None
-
-    async def doubts(self) -> dict[str, bool]:
-        """What is remembered: each contact, and whether it is in doubt."""
-
-        def read() -> dict[str, bool]:
-            with State.read_only(self.state) as state:
-                return {known.contact_id: known.in_doubt for known in state.rows()}
-
-        return await asyncio.to_thread(read)
-
-
-class Night:
-    """How a night ended."""
-
-    def __init__(self, summary: RunSummary, sent: list[str]) -> None:
-        self.summary, self.sent = summary, sent
-        self.outcomes = {name: n for name, n in summary.outcomes.items() if n}
-
-    def by_row(self, operation: str = ATTRIBUTES) -> list[str]:
-        """The standing outcome of each row, in order of rows."""
-        standing = {
-            record["row"]: record["outcome"]
-            for record in ledger_of(self.summary)
-            if record["operation"] == operation
-        }
-        return [standing[row] for row in sorted(standing)]
 
 
 @pytest.fixture
@@ -518,7 +374,7 @@ async def test_without_an_account_nothing_is_sent(folder, monkeypatch):
         quota = Quota(rate_per_s=10.0, origin=QuotaOrigin.DOCUMENTED)
         return KnownQuotas({ATTRIBUTES: quota}, None, None, "eu-west-1")
 
-    monkeypatch.setattr(RUN, "find_quotas", nobody_says)
+    monkeypatch.setattr(sending, "find_quotas", nobody_says)
     async with Sandbox(fast()) as sandbox:
         nights = Nights(folder, sandbox, Service())
         connection = ConnectionConfig(

@@ -18,7 +18,7 @@ from bulk_updater.config import ConnectionConfig, PacingConfig, RunConfig
 from bulk_updater.connect import AppliedQuotas, CredentialsEnd, Receipt
 from bulk_updater.errors import RunStopped
 from bulk_updater.mapping.mapped import MappedFrame
-from bulk_updater.pipeline import run
+from bulk_updater.pipeline import execution, run, sending
 from bulk_updater.pipeline.job import survey
 from bulk_updater.sandbox import Sandbox
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.looptime
 
-# The package has a function of this name.
-MODULE = importlib.import_module("bulk_updater.pipeline.run")
-
 
 @pytest.fixture
 def after_the_survey(monkeypatch):
@@ -45,7 +42,7 @@ def after_the_survey(monkeypatch):
             change()
             return job
 
-        monkeypatch.setattr(MODULE, "survey", surveyed)
+        monkeypatch.setattr(execution, "survey", surveyed)
 
     return does
 
@@ -256,7 +253,7 @@ async def test_a_run_that_can_keep_nothing_of_what_it_finds_says_so(
     async def opened(_connection, **_settings):
         yield aws
 
-    monkeypatch.setattr(MODULE, "open_connect", opened)
+    monkeypatch.setattr(sending, "open_connect", opened)
     caplog.set_level(logging.DEBUG)
     config = RunConfig(
         mapping=folder / "mapping.yaml",

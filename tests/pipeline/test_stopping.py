@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from contextlib import asynccontextmanager
 
@@ -13,7 +12,7 @@ from bulk_updater.config import PacingConfig, RetryConfig
 from bulk_updater.errors import ConfigError, RunStopped, SourceError
 from bulk_updater.ledger import RunDir, writer
 from bulk_updater.model import Progress
-from bulk_updater.pipeline import run
+from bulk_updater.pipeline import execution, run, sending
 from bulk_updater.pipeline.job import open_job, survey
 from bulk_updater.pipeline.stopping import ToldToStop, cut_short
 from bulk_updater.readers.delimited import DelimitedSource
@@ -24,8 +23,6 @@ from .helpers import config_for, fast, ledger_of, people, write_export
 pytestmark = pytest.mark.looptime
 
 GUARD_S = 30.0  # a wait that takes this long is a hang; no test waits for it to pass
-# By its name: the function of this name has taken the attribute of the package.
-RUN_MODULE = sys.modules[run.__module__]
 READ_TIMEOUT_S = 20.0  # as `config_for` has it
 
 
@@ -203,7 +200,7 @@ async def test_credentials_that_do_not_come_are_not_waited_for(folder, monkeypat
         await asyncio.Event().wait()
         yield
 
-    monkeypatch.setattr(RUN_MODULE, "open_connect", never_opened)
+    monkeypatch.setattr(sending, "open_connect", never_opened)
     async with Sandbox(fast()) as sandbox:
         running = asyncio.create_task(run(config_for(sandbox, folder), stop=stop))
         await opening.wait()
@@ -313,7 +310,7 @@ async def test_a_run_that_has_only_its_report_to_write_finishes(folder, hold):
     write_export(folder, [*people(5), ["missing-1", "done", "", "", "", "6"]])
     stop = asyncio.Event()
     async with Sandbox(fast()) as sandbox:
-        writing = hold(RUN_MODULE, "write_failed")
+        writing = hold(execution, "write_failed")
         running = asyncio.create_task(run(config_for(sandbox, folder), stop=stop))
         await writing.until_begun()
         stop.set()

@@ -27,7 +27,6 @@ from .again import (
     Refusing,
     config_of,
     export,
-    run_mended,
     sandbox_with,
 )
 from .helpers import INSTANCE, attributes, read_table, write_table
@@ -276,7 +275,7 @@ async def test_contacts_that_were_mended_are_no_evidence(folder):
             mends=folder / "run",
             mapping=folder / "invalid.yaml",
         )
-        await run_mended(mended)
+        await run(mended)
         assert known(await taken(folder)) == await asyncio.to_thread(said, config, 3)
     (folder / "mended").rename(folder / "away")
     made = await taken(folder)
