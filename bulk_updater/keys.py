@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["KEY_BYTES", "KEY_DTYPE", "contact_id_of", "contact_key", "contact_keys"]
+__all__ = [
+    "KEY_BYTES",
+    "KEY_DTYPE",
+    "ascending_order",
+    "contact_id_of",
+    "contact_key",
+    "contact_keys",
+    "find_places",
+]
 
 KEY_BYTES: Final = 16
 
@@ -32,7 +40,16 @@ taken out lacks the NULs at its end; `tobytes` of an array does not."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UUID_CHARACTERS = 36
 _DASH_AT = (8, 13, 18, 23)
-_GROUPS = ((0, 8), (9, 13), (14, 18), (19, 23), (24, 36))
+_QUADS_AT = (0, 4, 9, 14, 19, 24, 28, 32)
+_QUADS = np.dtype(
+    {
+        "names": [f"at_{at}" for at in _QUADS_AT],
+        "formats": ["<u4"] * len(_QUADS_AT),
+        "offsets": _QUADS_AT,
+        "itemsize": _UUID_CHARACTERS,
+    }
+)
+"""A UUID's digits without its dashes, four at a time."""
 _NO_BYTE = 0x100
 
 
@@ -71,12 +88,14 @@ def contact_keys(contact_ids: Iterable[str] | pa.Array) -> npt.NDArray[np.bytes_
     """
     if not isinstance(contact_ids, pa.Array):
         return np.frombuffer(b"".join(map(contact_key, contact_ids)), dtype=KEY_DTYPE)
-    keys = np.zeros((len(contact_ids), KEY_BYTES), dtype=np.uint8)
     are_others = pc.binary_length(contact_ids).to_numpy() != _UUID_CHARACTERS
-    of_uuids = np.flatnonzero(~are_others)
-    shaped = contact_ids.filter(pa.array(~are_others)) if are_others.any() else contact_ids
-    if len(of_uuids):
-        keys[of_uuids], are_uuids = _keys_of_uuids(shaped)
+    if not are_others.any():
+        keys, are_uuids = _keys_of_uuids(contact_ids)
+        are_others = ~are_uuids
+    else:
+        keys = np.zeros((len(contact_ids), KEY_BYTES), dtype=np.uint8)
+        of_uuids = np.flatnonzero(~are_others)
+        keys[of_uuids], are_uuids = _keys_of_uuids(contact_ids.filter(pa.array(~are_others)))
         are_others[of_uuids[~are_uuids]] = True
     if are_others.any():
         texts = contact_ids.filter(pa.array(are_others)).to_pylist()
@@ -87,11 +106,16 @@ def contact_keys(contact_ids: Iterable[str] | pa.Array) -> npt.NDArray[np.bytes_
 
 def _keys_of_uuids(texts: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Texts of a UUID's length as bytes, and which of them are UUIDs in their usual form."""
+    if not len(texts):
+        return np.empty((0, KEY_BYTES), np.uint8), np.empty(0, np.bool_)
     _, offsets, data = texts.buffers()
     (start,) = np.frombuffer(offsets, np.int32, 1, offset=4 * texts.offset)
     characters = np.frombuffer(data, np.uint8, len(texts) * _UUID_CHARACTERS, offset=int(start))
+    quads = characters.view(_QUADS)
     characters = characters.reshape(-1, _UUID_CHARACTERS)
-    digits = np.concatenate([characters[:, first:end] for first, end in _GROUPS], axis=1)
+    digits = np.empty((len(texts), len(_QUADS_AT)), dtype="<u4")
+    for nth, at in enumerate(_QUADS_AT):
+        digits[:, nth] = quads[f"at_{at}"]
     numbers = _BYTES.take(digits.view("<u2"))
     # Four at a time, and not along the short axis, which numpy is slow at.
     marks = numbers.view(np.uint64) & np.uint64(_NO_BYTE * 0x0001_0001_0001_0001)
@@ -99,6 +123,56 @@ def _keys_of_uuids(texts: Any) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bo
     for at in _DASH_AT:
         are_uuids &= characters[:, at] == ord("-")
     return numbers.astype(np.uint8), are_uuids
+
+
+def ascending_order(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+    """The places of keys in their ascending order; those of equal keys keep theirs.
+
+    Keys whose first halves differ are ordered by these, as numbers: 0.03 s a million against 0.2 s.
+
+    Args:
+        keys: Of `KEY_DTYPE`.
+    """
+    halves = _first_halves(keys)
+    order = np.argsort(halves)
+    halves = halves[order]
+    are_same = halves[1:] == halves[:-1]
+    if are_same.any():
+        in_a_tie = np.zeros(len(keys), dtype=np.bool_)
+        in_a_tie[1:] = are_same
+        in_a_tie[:-1] |= are_same
+        tied = np.sort(order[in_a_tie])
+        order[in_a_tie] = tied[np.argsort(keys[tied], kind="stable")]
+    return order
+
+
+def find_places(
+    keys: npt.NDArray[np.bytes_], sought: npt.NDArray[np.bytes_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Where some keys are among others.
+
+    Args:
+        keys: Of `KEY_DTYPE`, ascending, each once.
+        sought: Of `KEY_DTYPE`, in any order; ascending ones are found faster.
+
+    Returns:
+        The places in `keys` of those that are there, in the order of `sought`, and which of
+        `sought` these are.
+    """
+    halves = _first_halves(keys)
+    if (halves[1:] > halves[:-1]).all():
+        # Only one key can be it, and numbers are found four times as fast.
+        places = np.searchsorted(halves, _first_halves(sought))
+    else:
+        places = np.searchsorted(keys, sought)
+    are_there = places < len(keys)
+    are_there[are_there] = keys[places[are_there]] == sought[are_there]
+    return places[are_there], are_there
+
+
+def _first_halves(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
+    """The first eight bytes of each key as a number: they order keys, but for equal ones."""
+    return np.ascontiguousarray(keys, KEY_DTYPE).view(">u8")[::2].astype(np.uint64)
 
 
 def contact_id_of(key: bytes) -> str:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulk_updater.keys import KEY_DTYPE, contact_id_of, contact_key, contact_keys
+from bulk_updater.keys import (
+    KEY_DTYPE,
+    ascending_order,
+    contact_id_of,
+    contact_key,
+    contact_keys,
+    find_places,
+)
 
 UUIDS = st.uuids().map(str)
 # One letter away from a UUID in its usual form, at every place, or in another form.
@@ -23,6 +30,10 @@ ALMOST = (
     | UUIDS.map(lambda text: "{" + text[1:-1] + "}")
 )
 IDS = UUIDS | ALMOST | st.text(max_size=40) | st.just("é" * 18)
+
+# Keys of which many are equal, or begin in the same way, or end in NULs.
+HALVES = st.sampled_from([bytes(8), bytes(7) + b"\1", b"\1" + bytes(7), b"\xff" * 8])
+KEYS = st.lists(st.tuples(HALVES | st.binary(min_size=8, max_size=8), HALVES).map(b"".join))
 
 
 def keys_of(raw):
@@ -70,3 +81,31 @@ def test_keys_sort_like_their_bytes():
     ids = [str(uuid.UUID(int=n << 56 | n)) for n in (5, 0, 1 << 60, 256, 255, 1 << 71)]
     keys = contact_keys(pa.array(ids))
     assert keys_of(np.sort(keys).tobytes()) == sorted(contact_key(text) for text in ids)
+
+
+@given(raw=KEYS)
+def test_keys_are_ordered_as_bytes_and_equal_ones_keep_their_order(raw):
+    """The order is that of a stable sort of the bytes, whatever keys have in common."""
+    order = ascending_order(np.array(raw, KEY_DTYPE))
+    assert order.tolist() == sorted(range(len(raw)), key=raw.__getitem__)
+
+
+@given(raw=KEYS, sought=KEYS, n_shared=st.integers(0, 10))
+def test_keys_are_found_where_they_are(raw, sought, n_shared):
+    """Of whatever is sought: the place of each that is there, and none of any other."""
+    held = sorted(set(raw))
+    sought = [*sought, *raw[:n_shared]]
+    places, are_there = find_places(np.array(held, KEY_DTYPE), np.array(sought, KEY_DTYPE))
+    assert are_there.tolist() == [key in held for key in sought]
+    assert places.tolist() == [held.index(key) for key in sought if key in held]
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 3])
+@pytest.mark.parametrize("start", [0, 2])
+def test_other_ids_beside_uuids_change_nothing(start, n_rows):
+    """An array of UUIDs only has the keys that they have beside an id of another form."""
+    ids = [str(uuid.UUID(int=number << 100 | number)) for number in range(1, start + n_rows + 1)]
+    alone = contact_keys(pa.array(ids, pa.string()).slice(start))
+    beside = contact_keys(pa.array([*ids, "call-1"], pa.string()).slice(start))
+    assert alone.tobytes() == beside[:-1].tobytes()
+    assert len(alone) == n_rows

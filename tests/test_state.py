@@ -303,20 +303,25 @@ def test_nothing_is_asked_and_nothing_is_stored(path):
         assert not state.find(THERE, keys_of("c")).is_known.any()
 
 
-@pytest.mark.parametrize(
-    ("n_asked", "n_stored", "n_rows_read"),
-    [(10, 1000, 10), (199, 1000, 199), (200, 1000, 1000), (900, 1000, 1000)],
-)
-def test_the_cheaper_way_is_taken(path, monkeypatch, n_asked, n_stored, n_rows_read):
-    """Few keys against many contacts are looked up; from a fifth on all are read in order."""
-    taken = []
+def note_chunks(monkeypatch, sizes):
+    """Note of how many stored contacts each chunk is that is put where it belongs."""
     put = finding._Merge._put
 
-    def note(self, columns, *part, is_certain):
-        taken.append(len(columns[0] or b"") // 16)
-        put(self, columns, *part, is_certain=is_certain)
+    def note(self, read, *span):
+        sizes.append(sum(len(part or b"") // 28 for part in read))
+        put(self, read, *span)
 
     monkeypatch.setattr(finding._Merge, "_put", note)
+
+
+@pytest.mark.parametrize(
+    ("n_asked", "n_stored", "n_rows_read"),
+    [(10, 1000, 10), (124, 1000, 124), (125, 1000, 1000), (900, 1000, 1000)],
+)
+def test_the_cheaper_way_is_taken(path, monkeypatch, n_asked, n_stored, n_rows_read):
+    """Few keys against many contacts are looked up; from an eighth on all are read in order."""
+    taken = []
+    note_chunks(monkeypatch, taken)
     with State.open(path) as state:
         contact_ids = sorted((f"c-{n}" for n in range(n_stored)), key=contact_key)
         state.confirm(HERE, [(each, 1, NIGHT) for each in contact_ids])
@@ -328,13 +333,7 @@ def test_the_cheaper_way_is_taken(path, monkeypatch, n_asked, n_stored, n_rows_r
 def test_a_large_table_is_read_a_chunk_at_a_time(path, monkeypatch):
     """However many contacts are stored, no more than a chunk of them is in memory at once."""
     largest = []
-    put = finding._Merge._put
-
-    def note(self, columns, *part, is_certain):
-        largest.append(len(columns[0] or b"") // 16)
-        put(self, columns, *part, is_certain=is_certain)
-
-    monkeypatch.setattr(finding._Merge, "_put", note)
+    note_chunks(monkeypatch, largest)
     n_stored = 3 * finding._STORED_AT_ONCE + 5
     with State.open(path) as state:
         contact_ids = [f"c-{n}" for n in range(n_stored)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bulk_updater.errors import RowError
 from bulk_updater.keys import KEY_DTYPE, contact_keys
@@ -201,8 +202,10 @@ class MappedOperation:
 
         NULs where the row's ids cannot be used, and for the UUID of nothing but zeros.
         """
-        keys = np.zeros(len(self.frame.rows), dtype=KEY_DTYPE)
         of_kept = contact_keys(self.contact_ids)
+        if len(self.kept) == len(self.frame.rows) and self.ids_fit.all():
+            return of_kept
+        keys = np.zeros(len(self.frame.rows), dtype=KEY_DTYPE)
         keys[self.kept[self.ids_fit]] = of_kept[self.ids_fit]
         return keys
 
@@ -234,12 +237,17 @@ class MappedOperation:
         The instances are in the order of their first rows.
         """
         to_send = np.flatnonzero(self.to_send)
-        encoded = self.instance_ids.take(pa.array(self._index[to_send])).dictionary_encode()
-        instances = encoded.dictionary.to_pylist()
-        if len(instances) == 1:
-            return [(instances[0], to_send)]
+        instances = self.instance_ids
+        if len(to_send) < len(instances):
+            instances = instances.take(pa.array(self._index[to_send]))
+        if len(to_send) and pc.all(pc.equal(instances, instances[0])).as_py():
+            return [(instances[0].as_py(), to_send)]  # as mostly: the mapping names it
+        encoded = instances.dictionary_encode()
         codes = encoded.indices.to_numpy()
-        return [(instance, to_send[codes == code]) for code, instance in enumerate(instances)]
+        return [
+            (instance, to_send[codes == code])
+            for code, instance in enumerate(encoded.dictionary.to_pylist())
+        ]
 
     @cached_property
     def _state(self) -> npt.NDArray[np.uint8]:

@@ -6,9 +6,9 @@ order: sent one after the other they leave the contact as the chain says, so all
 none is.
 
 Everything is counted before the first request, in one pass over the sources at the speed of a
-plan, with arrays and no object for each row: 40 bytes a row while it goes on. Only then can it be
-said how much of an export would change, and no row of a contact is sent because nobody had seen the
-next one.
+plan, with arrays and no object for each row: some 100 bytes a row at the most, of which those of
+the contacts to send are kept. Only then can it be said how much of an export would change, and no
+row of a contact is sent because nobody had seen the next one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from bulk_updater.keys import KEY_DTYPE, contact_key
+from bulk_updater.keys import KEY_DTYPE, ascending_order, contact_key
 from bulk_updater.model import Outcome
 from bulk_updater.state import Scope
 
@@ -122,19 +122,27 @@ class Contacts:
 
     def select(self, contacts: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """The rows of some contacts."""
-        return self.rows[np.repeat(contacts, self.n_rows)]
+        return self.rows[self._rows_of(contacts)]
 
     def only(self, contacts: npt.NDArray[np.bool_]) -> Contacts:
         """Some contacts only: what has to be remembered of an export of which little is sent."""
+        if contacts.all():
+            return self
+        of_rows = self._rows_of(contacts)
         return Contacts(
             self.operation,
             self.instance_id,
             self.keys[contacts],
             self.chains[contacts],
-            self.select(contacts),
-            self.digests[np.repeat(contacts, self.n_rows)],
+            self.rows[of_rows],
+            self.digests[of_rows],
             np.cumsum(self.n_rows[contacts]),
         )
+
+    def _rows_of(self, contacts: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which of `rows` are of some contacts."""
+        # Mostly every contact has one row, so that nothing has to be copied.
+        return contacts if len(self.rows) == len(self.keys) else np.repeat(contacts, self.n_rows)
 
 
 class Gathering:
@@ -160,19 +168,19 @@ class Gathering:
             (operation, instance_id), columns = self._columns.popitem()
             # One after the other, so that no two copies of everything are held at once.
             keys = _joined(columns.keys)
-            order = np.argsort(keys, kind="stable")  # rows of a contact keep their order
+            order = ascending_order(keys)  # rows of a contact keep their order
             keys = keys[order]
             digests = _joined(columns.digests)[order]
             rows = _joined(columns.rows)[order]
             del order
-            is_first = np.ones(len(keys), dtype=np.bool_)
-            is_first[1:] = keys[1:] != keys[:-1]
-            begins = np.flatnonzero(is_first)
-            ends = np.append(begins[1:], len(keys)).astype(np.int64)[: len(begins)]
-            chains = _chain(digests, begins, ends)
-            if len(begins) < len(keys):
+            ends = _ends(keys)
+            if len(ends) == len(keys):
+                chains = digests
+            else:
+                begins = np.append(0, ends[:-1])
+                chains = _chain(digests, begins, ends)
                 keys = keys[begins]
-            del is_first, begins
+                del begins
             yield Contacts(operation, instance_id, keys, chains, rows, digests, ends)
 
 
@@ -192,6 +200,13 @@ def _joined(parts: list[npt.NDArray[_T]]) -> npt.NDArray[_T]:
     joined = np.concatenate(parts)
     parts.clear()
     return joined
+
+
+def _ends(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+    """Where each run of equal keys ends."""
+    is_last = np.ones(len(keys), dtype=np.bool_)
+    is_last[:-1] = keys[1:] != keys[:-1]
+    return np.flatnonzero(is_last) + 1
 
 
 def _chain(

@@ -40,8 +40,9 @@ _PATIENCE_S: float = 5.0
 """How long another SQLite program may keep the file locked, in seconds. No run does: they hold the
 lock beside it."""
 
-_CACHE_KIB: Final = 65_536
-"""Most of the inner pages of ten million contacts, so that a look-up reads one page or two."""
+_CACHE_KIB: Final = 16_384
+"""More than the inner pages of ten million contacts, so that a look-up reads one page. What is read
+in order fills it, too, to no use."""
 
 # Numbers are big-endian bytes: put together they are an array, and they compare as they are.
 # `n_contacts` is kept by the triggers: counting ten million contacts reads the whole file.

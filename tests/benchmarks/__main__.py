@@ -36,7 +36,11 @@ BENCHMARKS: dict[str, Callable[[Bench], Section]] = {
     "append": append.bench,
     "pacing": pacing.bench,
     "throttling": throttling.bench,
+    "ten_million": only_changed.bench_ten_million,
 }
+
+_ONLY_BY_NAME = ("ten_million",)
+"""Takes ten minutes, and gigabytes of the temporary folder."""
 
 
 def main() -> int:
@@ -46,7 +50,10 @@ def main() -> int:
         description="Measure speed and memory, beside named yardsticks.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"one of {', '.join(BENCHMARKS)}; by default all but {', '.join(_ONLY_BY_NAME)}",
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does the code still run")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
@@ -63,7 +70,7 @@ def main() -> int:
     if told.quick and told.write:
         parser.error("the figures of tiny sizes mean nothing; leave --quick out to write them")
     print(describe_machine())  # noqa: T201
-    for name in told.names or BENCHMARKS:
+    for name in told.names or [name for name in BENCHMARKS if name not in _ONLY_BY_NAME]:
         print(f"\n## {name}\n", flush=True)  # noqa: T201
         began_s = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="bulk_updater-bench-") as folder:

@@ -179,6 +179,10 @@ def test_requests_are_grouped_by_instance():
     assert groups == [("i", [0, 2, 5]), ("j", [3])]
     (one,) = map_cells(TEXT, CELLS).operations
     assert [(name, at.tolist()) for name, at in one.instance_groups()] == [(INSTANCE, [0, 5])]
+    (alone,) = map_cells(
+        text, {**CELLS, "K": ["c"] * 6, "I": ["i", "j", "i", "i", "k", "i"]}
+    ).operations
+    assert [(name, at.tolist()) for name, at in alone.instance_groups()] == [("i", [0, 2, 3, 5])]
     (none,) = map_cells(TEXT, {name: [""] * 2 for name in CELLS}).operations
     assert none.instance_groups() == []
 

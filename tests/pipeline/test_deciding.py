@@ -232,6 +232,31 @@ def test_some_contacts_only_are_as_they_were():
         assert some.chain_of(at, 3) == contacts.chain_of(before, 3)
 
 
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 2**64 - 1)), max_size=12),
+    wanted=st.sets(st.integers(0, 30)) | st.just(set(range(31))),
+)
+def test_one_row_each_or_several_is_told_the_same_way(rows, wanted):
+    """Selected contacts have their own rows and chains, also where each has a single row."""
+    contacts = contacts_of(named := [(f"c-{name}", digest) for name, digest in rows or [(0, 1)]])
+    places = {name: contacts.find(name) for name, _ in named}
+    mask = np.zeros(len(contacts.keys), dtype=np.bool_)
+    mask[[at for name, at in places.items() if int(name[2:]) in wanted]] = True
+    of_contact = defaultdict(list)
+    for row, (name, digest) in enumerate(named, start=1):
+        of_contact[name].append((row, digest))
+    some = contacts.only(mask)
+    kept = {name for name, at in places.items() if mask[at]}
+    assert sorted(contacts.select(mask).tolist()) == sorted(
+        row for name in kept for row, _ in of_contact[name]
+    )
+    assert len(some.keys) == len(kept)
+    for name in kept:
+        at = some.find(name)
+        assert some.rows_of(at) == [row for row, _ in of_contact[name]]
+        assert int(some.chains[at]) == chain_of(*(digest for _, digest in of_contact[name]))
+
+
 def test_instances_are_gathered_apart():
     """One id in two instances: two contacts, each with its rows."""
     gathering = gathered([("c", 1), ("c", 2), ("c", 3)], instances=["i", "j", "i"])
