@@ -12,7 +12,7 @@ import click
 
 from bulk_updater.cli.output import reader_may_leave, set_up_logging
 from bulk_updater.cli.records import print_table, write_csv, write_json, write_parquet
-from bulk_updater.errors import ConfigError, LedgerError
+from bulk_updater.errors import ConfigError, LedgerError, LedgerMismatch
 from bulk_updater.ledger import RunDir, repair_ledger, standing_results
 from bulk_updater.model import Outcome
 from bulk_updater.words import count
@@ -169,7 +169,22 @@ def _ledger_path(run_dir: Path) -> Path:
             f"{run_dir} is no run directory: there is no ledger.jsonl in it. A run's summary "
             "names its ledger; give its path, or the directory that it is in."
         )
+    _refuse_newer(path)
     return path
+
+
+def _refuse_newer(path: Path) -> None:
+    """Leave a ledger alone that may be written in another way: its end would seem to be torn.
+
+    Raises:
+        LedgerMismatch: The run's `run.json` says that a newer version wrote it.
+    """
+    try:
+        RunDir(path.parent).read_run_json()
+    except LedgerMismatch:
+        raise
+    except LedgerError:
+        return  # a damaged note does not concern the results
 
 
 def _format_of(output: Path | None) -> str:

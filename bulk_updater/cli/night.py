@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import json
 import logging
 import os
-import shlex
-import shutil
 import signal
-import socket
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
 
 import click
 
-from bulk_updater._version import __version__
-from bulk_updater.cli.exits import EXIT_BAD_ROWS, EXIT_INTERRUPTED
+from bulk_updater.cli import errand
+from bulk_updater.cli.exits import EXIT_INTERRUPTED
+from bulk_updater.cli.figures import KeptFigures
+from bulk_updater.cli.going_on import command_to_go_on
 from bulk_updater.cli.notify import NOTIFY_S, notify, public_url
 from bulk_updater.cli.output import (
     format_error,
@@ -38,21 +32,18 @@ from bulk_updater.cli.output import (
     set_run_id_source,
 )
 from bulk_updater.cli.signals import INTERRUPTED, SIGNALS
+from bulk_updater.cli.standing import Standing, outcomes_of
 from bulk_updater.cli.summary import headline
-from bulk_updater.errors import BulkUpdaterError
-from bulk_updater.model import Outcome, RunSummary, to_iso
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator
     from types import FrameType
 
-    from bulk_updater.metrics import MetricsFile, Reading
-    from bulk_updater.model import Progress
+    from bulk_updater.model import Progress, RunSummary
     from bulk_updater.telemetry import Telemetry
 
 __all__ = [
     "begin_night",
-    "command_to_go_on",
     "end_night",
     "end_night_in_loop",
     "forget_night",
@@ -66,15 +57,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_WRITE_EVERY_S = 15.0
-"""As often as Prometheus looks by default, or more often."""
-
-_PATIENCE_S = 5.0
-"""Seconds that figures may take to be written, or exported, at the end."""
-
-_WELL = (0, EXIT_BAD_ROWS)
-"""Exit codes after which nothing is left to go on with."""
-
 _night: Night | None = None
 
 
@@ -82,56 +64,53 @@ class Night:
     """One command that may run while nobody looks."""
 
     def __init__(self, flags: dict[str, Any]) -> None:
-        self.flags: dict[str, Any] = {}
-        self.mapping: str | None = None
-        self.summary: RunSummary | None = None
-        self.progress: Progress | None = None
+        self.standing = Standing()
         self.telemetry: Telemetry | None = None
         self.is_open = False
-        self._began_s = time.monotonic()
-        self._started_at = time.time()
-        self._metrics: MetricsFile | None = None
-        self._writing: _Errand | None = None
-        self._warned_of_metrics = False
+        self._flags: dict[str, Any] = {}
+        self._figures: KeptFigures | None = None
         self._has_ended = False
         self._has_said = False
         self.take(flags)
 
     def take(self, flags: dict[str, Any]) -> None:
         """Take the flags as they are known by now."""
-        self.flags = flags
-        mapping = flags.get("mapping") or _mapping_of(flags.get("run_dir"))
-        self.mapping = None if mapping is None else str(mapping)
+        self._flags = flags
+        self.standing.take(flags)
+        path = flags.get("metrics_file")
+        self._figures = KeptFigures(Path(path), self.standing.reading) if path else None
 
-    @property
-    def job(self) -> str:
-        """What is run, for labels: the mapping's name without its suffix."""
-        return "unknown" if self.mapping is None else Path(self.mapping).stem
+    @contextlib.asynccontextmanager
+    async def watch(self, progress: Progress) -> AsyncIterator[None]:
+        """Keep the figures up to date while inside."""
+        self.standing.progress = progress
+        set_run_id_source(lambda: progress.run_id)
+        if self.telemetry is not None:
+            job = {"job": self.standing.job}
+            self.telemetry.begin(job, outcomes=lambda: outcomes_of(progress))
+            progress.listeners.append(self.telemetry.settled)
+        if self._figures is None:
+            yield
+            return
+        task = asyncio.create_task(self._figures.keep())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     def end(self, code: int, *, state: str | None, message: str | None, error: str | None) -> None:
         """Tell everybody that is to be told; returns when they are, or had their time."""
         if self._has_ended or not (self.is_open or code):
             return  # such as `--help`, which is no run that went well
         self._has_ended = True
-        fields = self.fields(code, state=state, error=error)
-        last_line = format_summary(fields)
-        _leave_on_signals(last_line, code)
+        fields = self.standing.fields(code, state=state, error=error)
+        _leave_on_signals(format_summary(fields), code)
         try:
             self._tell(code, fields, message)
         except Exception as fault:  # noqa: BLE001 - no fault in telling changes how a run ended
             log.warning("The end could not be told to all (%s).", type(fault).__name__)
         self.say_last(fields)
-
-    def _tell(self, code: int, fields: dict[str, Any], message: str | None) -> None:
-        errands = [
-            *self._errand_of_metrics(code),
-            *self._errand_of_telemetry(code, fields),
-            *self._errand_of_notification(code, fields, message),
-        ]
-        for errand in errands:
-            warning = errand.result()
-            if warning:
-                log.warning("%s", warning)
 
     def say_last(self, fields: dict[str, Any]) -> None:
         """The last line, once."""
@@ -139,196 +118,43 @@ class Night:
             self._has_said = True
             say_summary(fields)
 
-    @contextlib.asynccontextmanager
-    async def watch(self, progress: Progress) -> AsyncIterator[None]:
-        """Keep the figures up to date while inside."""
-        self.progress = progress
-        set_run_id_source(lambda: progress.run_id)
-        if self.telemetry is not None:
-            self.telemetry.begin({"job": self.job}, outcomes=lambda: _outcomes(progress))
-            progress.listeners.append(self.telemetry.settled)
-        task = asyncio.create_task(self._write_now_and_then())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+    def _tell(self, code: int, fields: dict[str, Any], message: str | None) -> None:
+        # All are under way before one is waited for.
+        errands = [
+            self._write_figures(code),
+            self._close_telemetry(code, fields),
+            self._notify(code, fields, message),
+        ]
+        for each in errands:
+            warning = each and each.result()
+            if warning:
+                log.warning("%s", warning)
 
-    async def _write_now_and_then(self) -> None:
-        while self.flags.get("metrics_file"):
-            if self._writing is None or not self._writing.is_alive():
-                self._say_once(self._writing)
-                # A disk that does not answer holds up its own thread only.
-                try:
-                    self._writing = self._errand_to_write(self._reading())
-                except RuntimeError:  # no thread can be started now
-                    log.debug("The figures are not written this time.")
-            await asyncio.sleep(_WRITE_EVERY_S)
+    def _write_figures(self, code: int) -> errand.Errand | None:
+        if self._figures is None:
+            return None
+        return self._figures.write_last(self.standing.reading(code))
 
-    def _say_once(self, errand: _Errand | None) -> None:
-        if errand is not None and errand.warning and not self._warned_of_metrics:
-            self._warned_of_metrics = True
-            log.warning("%s The run goes on.", errand.warning)
-
-    def _errand_to_write(self, reading: Reading) -> _Errand:
-        from bulk_updater.metrics import MetricsFile  # noqa: PLC0415 - not for every command
-
-        if self._metrics is None:
-            self._metrics = MetricsFile(Path(self.flags["metrics_file"]))
-        metrics = self._metrics
-
-        def write() -> None:
-            metrics.write(reading)
-
-        return _Errand(write, _PATIENCE_S, f"--metrics-file {self.flags['metrics_file']}")
-
-    def _errand_of_metrics(self, code: int) -> list[_Errand]:
-        if not self.flags.get("metrics_file"):
-            return []
-        self._say_once(self._writing)
-        errand = self._errand_to_write(self._reading(code))
-        if not self._warned_of_metrics:
-            return [errand]
-        errand.result()  # once was enough
-        return []
-
-    def _errand_of_telemetry(self, code: int, fields: dict[str, Any]) -> list[_Errand]:
+    def _close_telemetry(self, code: int, fields: dict[str, Any]) -> errand.Errand | None:
         telemetry = self.telemetry
         if telemetry is None:
-            return []
+            return None
 
         def close() -> None:
             telemetry.end(fields, well=code == 0)
-            telemetry.close(_PATIENCE_S)
+            telemetry.close(errand.PATIENCE_S)
 
-        return [_Errand(close, _PATIENCE_S, "Exporting to OpenTelemetry")]
+        return errand.Errand(close, errand.PATIENCE_S, "Exporting to OpenTelemetry")
 
-    def _errand_of_notification(
+    def _notify(
         self, code: int, fields: dict[str, Any], message: str | None
-    ) -> list[_Errand]:
-        url, when = self.flags.get("notify"), self.flags.get("notify_on")
+    ) -> errand.Errand | None:
+        url, when = self._flags.get("notify"), self._flags.get("notify_on")
         if not url or when == "never" or (when != "always" and code == 0):
-            return []
-        told = self._notification(code, fields, message)
+            return None
+        told = self.standing.notification(code, fields, message)
         what = f"The notification to {public_url(url)}"
-        return [_Errand(lambda: notify(url, told), NOTIFY_S, what)]
-
-    def _notification(
-        self, code: int, fields: dict[str, Any], message: str | None
-    ) -> dict[str, Any]:
-        summary = self.summary
-        if summary is None:
-            told = dict.fromkeys(field.name for field in dataclasses.fields(RunSummary))
-            told |= {"run_id": fields.get("run_id"), "took_s": fields["seconds"]}
-        else:
-            told = dataclasses.asdict(summary)
-        return told | {
-            "state": fields["state"],
-            "exit_code": code,
-            "job": self.job,
-            "message": message or self._message(),
-            "host": socket.gethostname(),
-            "time": to_iso(time.time()),
-            "command_to_go_on": None if code in _WELL else self.command(),
-            "version": __version__,
-        }
-
-    def _message(self) -> str:
-        if self.summary is None:
-            return "The command ended."
-        return self.summary.reason or headline(self.summary)
-
-    def command(self) -> str:
-        """What goes on from here."""
-        return (self.summary and self.summary.resume) or command_to_go_on(sys.argv)
-
-    def fields(self, code: int, *, state: str | None, error: str | None) -> dict[str, Any]:
-        """The summary line's keys; what is not known is left out."""
-        summary, progress = self.summary, self.progress
-        fields: dict[str, Any] = {"state": state or "finished", "exit": code}
-        if summary is not None:
-            fields |= {"state": state or summary.state, "run_id": summary.run_id}
-            fields["rows"] = summary.rows_read
-            fields |= {key.lower(): number for key, number in summary.outcomes.items()}
-            fields |= {"unsettled": summary.unsettled, "attempts": summary.attempts}
-            fields |= {"throttled": summary.throttled, "seconds": round(summary.took_s, 1)}
-            return fields | {"ledger": summary.ledger} | ({"error": error} if error else {})
-        if progress is not None:
-            fields |= {"run_id": progress.run_id} if progress.run_id else {}
-            if progress.results_total:
-                fields |= {key.lower(): number for key, number in _outcomes(progress).items()}
-                fields["unsettled"] = progress.results_total - progress.settled
-            fields |= {"attempts": progress.sent, "throttled": progress.throttled}
-        fields["seconds"] = round(time.monotonic() - self._began_s, 1)
-        return fields | ({"error": error} if error else {})
-
-    def _reading(self, code: int | None = None) -> Reading:
-        from bulk_updater.metrics import Reading  # noqa: PLC0415 - not for every command
-
-        summary, progress = self.summary, self.progress
-        told: dict[str, Any] = {}
-        if progress is not None:
-            told = {
-                "run_id": progress.run_id,
-                "outcomes": _outcomes(progress) if progress.results_total else {},
-                "unsettled": progress.results_total - progress.settled
-                if progress.results_total
-                else None,
-                "attempts": progress.sent,
-                "throttled": progress.throttled,
-                "in_flight": progress.in_flight,
-                "ceiling_per_s": progress.ceiling_per_s,
-                "allowed_per_s": progress.allowed_per_s() if code is None else None,
-                "started_per_s": progress.started_per_s() if code is None else None,
-            }
-        if summary is not None:
-            told |= {
-                "run_id": summary.run_id,
-                "outcomes": summary.outcomes,
-                "unsettled": summary.unsettled,
-                "attempts": summary.attempts,
-                "throttled": summary.throttled,
-                "finished": summary.state == "finished",
-            }
-        return Reading(
-            job=self.job,
-            mapping=self.mapping or "",
-            started_at=self._started_at,
-            finished_at=None if code is None else time.time(),
-            exit_code=code,
-            duration_s=time.monotonic() - self._began_s,
-            **told,
-        )
-
-
-class _Errand(threading.Thread):
-    """Something that is done beside, and that nobody waits for beyond its time.
-
-    Attributes:
-        warning: Why it was not done, once it has ended; None where it was.
-    """
-
-    def __init__(self, do: Callable[[], str | None], limit_s: float, what: str) -> None:
-        super().__init__(name=what, daemon=True)
-        self.warning: str | None = None
-        self._do = do
-        self._limit_s = limit_s
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.warning = self._do()
-        except BulkUpdaterError as error:
-            self.warning = error.message
-        except Exception as error:  # noqa: BLE001 - nothing that is told may change how a run ends
-            self.warning = f"{self.name} failed ({type(error).__name__})."
-
-    def result(self) -> str | None:
-        """Wait for its end, or until its time is up; returns what to warn of."""
-        self.join(self._limit_s)
-        if self.is_alive():
-            return f"{self.name} did not end within {self._limit_s:g} s; it is left."
-        return self.warning
+        return errand.Errand(lambda: notify(url, told), NOTIFY_S, what)
 
 
 def forget_night() -> None:
@@ -406,7 +232,7 @@ def tell_end(summary: RunSummary, *, as_json: bool) -> None:
     terminal that shows both, the summary's own end says it.
     """
     if _night is not None:
-        _night.summary = summary
+        _night.standing.summary = summary
     go_on = None if is_in_sight(as_json=as_json) else summary.resume
     if summary.state == "stopped":
         say_error(summary.reason or headline(summary), go_on=go_on)
@@ -438,63 +264,17 @@ async def end_night_in_loop(code: int, *, state: str, message: str) -> None:
 def last_words(code: int) -> None:
     """Only the summary line, for who leaves at once."""
     if _night is not None:
-        _night.say_last(_night.fields(code, state="interrupted", error=None))
+        _night.say_last(_night.standing.fields(code, state="interrupted", error=None))
 
 
 def how_to_go_on() -> str | None:
     """The command for the end of a message of failure; None where the command is no run."""
-    return None if _night is None else _night.command()
+    return None if _night is None else _night.standing.command()
 
 
 def is_in_sight(*, as_json: bool) -> bool:
     """Whether who reads the errors sees the summary, too: both are on a terminal."""
     return not as_json and not logs_json() and sys.stdout.isatty() and sys.stderr.isatty()
-
-
-def command_to_go_on(argv: Sequence[str]) -> str:
-    """A command as it was typed, as it goes on.
-
-    Without `--fresh`, which would begin anew, and without a `--notify` whose URL holds a user
-    name, a password or a query: what is printed, logged and kept holds no secrets. In any other
-    URL, a user name and a password are made unreadable.
-    """
-    program = argv[0]
-    words = _public(argv[1:])
-    if program.endswith("__main__.py"):
-        return shlex.join([sys.executable, "-m", "bulk_updater", *words])
-    # A shell hands over the whole path of what it found.
-    name = Path(program).name
-    return shlex.join([name if shutil.which(name) == program else program, *words])
-
-
-def _public(words: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    for word in words:
-        flag, is_one_word, value = word.partition("=")
-        if flag == "--notify" and is_one_word and _has_secrets(value):
-            continue
-        if kept and kept[-1] == "--notify" and _has_secrets(word):
-            kept.pop()
-            continue
-        if word != "--fresh":
-            kept.append(_without_user(word))
-    return kept
-
-
-def _has_secrets(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return True
-    return "@" in parts.netloc or bool(parts.query)
-
-
-def _without_user(word: str) -> str:
-    scheme, is_url, rest = word.partition("://")
-    if not is_url:
-        return word
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://***@{host.rpartition('@')[2]}{slash}{path}" if "@" in host else word
 
 
 def _leave_on_signals(last_line: str, code: int) -> None:
@@ -509,18 +289,3 @@ def _leave_on_signals(last_line: str, code: int) -> None:
     with contextlib.suppress(ValueError):  # only the main thread may
         for number in SIGNALS:
             signal.signal(number, heard)
-
-
-def _mapping_of(run_dir: Path | None) -> str | None:
-    """The mapping of an earlier run, as its run.json names it."""
-    if run_dir is None:
-        return None
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        note = json.loads((run_dir / "run.json").read_bytes())
-        return str(note["mapping"]["path"])
-    return None
-
-
-def _outcomes(progress: Progress) -> dict[str, int]:
-    counts = dict(progress.outcomes)
-    return {outcome.value: counts.get(outcome, 0) for outcome in Outcome}

@@ -66,7 +66,7 @@ def test_every_flag_reaches_the_run(call, configs, flags, name, value):
         (f"{CHANGES} --max-change=-5%", '"-5%" is no share'),
         (f"{CHANGES} --refresh soon", '--refresh "soon" is no length of time.'),
         (f"{CHANGES} --refresh 0d", '--refresh "0d" is no length of time.'),
-        ("--state s.sqlite", "--state says how changes are told, and all rows are sent; give"),
+        ("--state s.sqlite", "--state s.sqlite: there is no such file, and without --only-changed"),
         ("--refresh 30d", "--refresh says how changes are told"),
         ("--verify-drift 1%", "--verify-drift says how changes are told"),
         ("--max-change 20%", "--max-change says how changes are told"),
@@ -78,6 +78,13 @@ def test_a_flag_that_makes_no_sense_is_refused(call, configs, flags, says):
     assert (ran.code, ran.out, configs) == (2, "", [])
     assert ran.err.startswith("error: ")
     assert says in ran.err
+
+
+def test_a_run_of_all_rows_is_told_which_state_it_changes(call, configs, tmp_path):
+    """`--state` alone names the file that is to know of it, where there is one."""
+    (tmp_path / "s.sqlite").touch()
+    assert call("run mapping.yaml export.csv --state s.sqlite").code == 0
+    assert configs[0].changes == ChangesConfig(state_file=Path("s.sqlite"))
 
 
 def test_a_plan_takes_what_decides_which_rows_are_sent_and_when(call):

@@ -292,6 +292,39 @@ def test_repair_does_not_need_the_note_of_the_run(call, run_dir, damaged, note):
     )
 
 
+@pytest.mark.parametrize("line", ["ledger run --repair", "ledger run", "ledger run --format json"])
+def test_a_newer_version_s_ledger_is_neither_read_nor_repaired(call, run_dir, damaged, line):
+    """What cannot be read here may be whole: exit code 2, what to install, and nothing is cut."""
+    assert damaged
+    (run_dir / "run.json").write_text(
+        json.dumps({"format": 2, "versions": {"bulk_updater": "9.1.0"}})
+    )
+    before = files_of(run_dir)
+    ran = call(line)
+    assert (ran.code, ran.out) == (2, "")
+    assert "run.json: was written by a newer version of bulk_updater (9.1.0)" in ran.err
+    assert "Install that version" in ran.err
+    assert files_of(run_dir) == before
+
+
+def test_a_newer_version_s_run_is_not_gone_on_with(call, run_dir, tmp_path):
+    """Exit code 2 and nothing is sent or written, by `run` and by `retry`; --fresh begins anew."""
+    (run_dir / "ledger.jsonl").unlink()
+    words = "run mapping.yaml export.csv --sandbox --run-dir run"
+    assert call(words).code == 1  # some of its rows are bad
+    note = json.loads((run_dir / "run.json").read_bytes())
+    assert note["format"] == 1
+    (run_dir / "run.json").write_text(json.dumps(note | {"format": 2}))
+    before = files_of(run_dir)
+    for line in (words, "retry run"):
+        ran = call(line)
+        assert (ran.code, ran.out) == (2, "")
+        assert "written by a newer version of bulk_updater" in ran.err
+        assert files_of(run_dir) == before
+    assert call(f"{words} --fresh").code == 1
+    assert files_of(tmp_path / "run.1") == before
+
+
 def test_there_may_be_nothing_to_repair(call, run_dir):
     """A whole ledger: a sentence, exit code 0, and every file as it was."""
     before = files_of(run_dir)

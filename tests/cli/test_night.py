@@ -16,7 +16,7 @@ import pytest
 
 from bulk_updater import errors
 from bulk_updater.cli import night
-from bulk_updater.cli.night import command_to_go_on
+from bulk_updater.cli.going_on import command_to_go_on
 from bulk_updater.cli.output import format_summary
 from bulk_updater.errors import BulkUpdaterError, LedgerLocked, RunStopped, UsageError
 from bulk_updater.model import Outcome

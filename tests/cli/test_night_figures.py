@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from bulk_updater.cli import night
+from bulk_updater.cli import errand, night
 from bulk_updater.errors import LedgerLocked, RunStopped
 from bulk_updater.metrics import MetricsFile
 from bulk_updater.model import Outcome, Progress
@@ -145,7 +145,7 @@ async def test_figures_are_kept_up_to_date(monkeypatch):
     """At once and every fifteen seconds, as the progress stands, and not beyond the end."""
     written = []
     monkeypatch.setattr(MetricsFile, "write", lambda _, reading: written.append(reading))
-    monkeypatch.setattr(night, "_Errand", Done)
+    monkeypatch.setattr(errand, "Errand", Done)
     monkeypatch.setattr(
         night, "_night", night.Night({"metrics_file": "bulk.prom", "mapping": "m.yaml"})
     )
@@ -181,14 +181,14 @@ async def test_a_disk_that_hangs_holds_up_one_thread(monkeypatch):
         answers.wait()
 
     monkeypatch.setattr(MetricsFile, "write", write)
-    monkeypatch.setattr(night, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(errand, "PATIENCE_S", 0.01)
     tonight = night.Night({"metrics_file": "bulk.prom"})
     monkeypatch.setattr(night, "_night", tonight)
     async with night.watch_night(Progress()):
         await asyncio.sleep(100)
         await asyncio.to_thread(has_begun.wait)
         assert len(begun) == 1
-    told = await asyncio.to_thread(tonight._errand_of_metrics(0)[0].result)
+    told = await asyncio.to_thread(tonight._write_figures(0).result)
     answers.set()
     assert told == "--metrics-file bulk.prom did not end within 0.01 s; it is left."
 
@@ -208,7 +208,7 @@ async def test_figures_wait_for_a_thread(monkeypatch):
             super().__init__(*args)
 
     monkeypatch.setattr(MetricsFile, "write", lambda _, reading: written.append(reading))
-    monkeypatch.setattr(night, "_Errand", Scarce)
+    monkeypatch.setattr(errand, "Errand", Scarce)
     monkeypatch.setattr(night, "_night", night.Night({"metrics_file": "bulk.prom"}))
     async with night.watch_night(Progress()):
         await asyncio.sleep(40)
@@ -302,7 +302,7 @@ def test_a_collector_that_hangs_is_left(call, ends_with, exports_to, monkeypatch
     """One warning; the exit code and the last line are what they would have been."""
     exporter = Hanging()
     exports_to(exporter)
-    monkeypatch.setattr(night, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(errand, "PATIENCE_S", 0.01)
     ends_with(summary_of(outcomes={"FAILED": code}))
     ran = call("run mapping.yaml export.csv --otel")
     exporter.answers.set()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bulk_updater.cli.going_on import command_to_go_on
 from bulk_updater.config import MaxFailures, RunConfig
 from bulk_updater.connect import open_connect
 
@@ -268,14 +269,10 @@ def test_the_command_that_goes_on_is_the_one_that_was_typed(call, configs, monke
     """Words keep their quotes, `--fresh` is left out, and the program is named as it was."""
     call("run mapping.yaml 'my export.csv' --fresh --rate 5")
     assert configs[0].command == "bulk-updater run mapping.yaml 'my export.csv' --rate 5"
-    monkeypatch.setattr(
-        "bulk_updater.cli.options.sys.argv",
-        ["/x/bulk_updater/__main__.py", "run", "mapping.yaml", "export.csv"],
-    )
-    from bulk_updater.cli.options import _command
-
-    assert _command() == f"{sys.executable} -m bulk_updater run mapping.yaml export.csv"
-    monkeypatch.setattr(sys, "argv", ["/opt/tools/bulk-updater", "run", "m.yaml", "e.csv"])
-    assert _command() == "/opt/tools/bulk-updater run m.yaml e.csv"
+    words = ["run", "mapping.yaml", "export.csv"]
+    module = command_to_go_on(["/x/bulk_updater/__main__.py", *words])
+    assert module == f"{sys.executable} -m bulk_updater run mapping.yaml export.csv"
+    installed = ["/opt/tools/bulk-updater", "run", "m.yaml", "e.csv"]
+    assert command_to_go_on(installed) == "/opt/tools/bulk-updater run m.yaml e.csv"
     monkeypatch.setattr("shutil.which", lambda name: f"/opt/tools/{name}")
-    assert _command() == "bulk-updater run m.yaml e.csv"
+    assert command_to_go_on(installed) == "bulk-updater run m.yaml e.csv"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulk_updater.config import MaxFailures
+from bulk_updater.config import ChangesConfig, MaxFailures
 
 from .conftest import summary_of
 
@@ -110,6 +110,13 @@ def test_what_is_typed_comes_first(call, seen, noted):  # noqa: ARG001
     assert (config.pacing.rate, config.pacing.quota_share) == ("quota", 0.5)
     assert (config.connection.region, config.connection.profile) == ("us-east-1", "night")
     assert (config.connection.read_timeout_s, config.max_in_flight) == (5.0, 32)
+
+
+@pytest.mark.parametrize("state_file", [None, "/nights/state.sqlite"])
+def test_a_retry_tells_the_state_of_its_night(retried, state_file):
+    """What is remembered is where the run kept it; all failed rows are sent, changed or not."""
+    config = retried("", changes={"only_changed": True, "state_file": state_file})
+    assert config.changes == ChangesConfig(state_file=state_file and Path(state_file))
 
 
 @pytest.mark.parametrize(
