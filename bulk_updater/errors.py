@@ -234,7 +234,7 @@ class LedgerLocked(LedgerError):
 
 
 class LedgerMismatch(LedgerError):
-    """The run directory belongs to another mapping, source or target."""
+    """The run directory is of another mapping, source or target, or of a newer version."""
 
     slug = "ledger-mismatch"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from bulk_updater._version import __version__
 from bulk_updater.errors import LedgerCorrupt, LedgerError, LedgerMismatch
 from bulk_updater.files import reason
 from bulk_updater.ledger.settled import MAX_NIBBLE, OUTCOME_CODES, Nibbles
@@ -239,10 +240,10 @@ class RecordScan:
 
     def _newer(self, outcome: str) -> LedgerMismatch:
         return LedgerMismatch(
-            f"behind byte {self.end_bytes} it holds a result with the outcome {outcome}, which "
-            "this version does not know: a newer version of bulk_updater wrote it. Nothing was "
-            "changed. Upgrade bulk_updater and give the same command again, or begin anew with "
-            "--fresh.",
+            "was written by a newer version of bulk_updater: behind byte "
+            f"{self.end_bytes} it holds a result with the outcome {outcome}, which this one, "
+            f"{__version__}, does not know. Nothing was changed. Install that version and give the "
+            "same command again, or begin anew with --fresh.",
             path=self._path,
         )
 

@@ -74,6 +74,8 @@ def recover(
 
     Raises:
         LedgerCorrupt: A line is no record, and a record follows it; nothing was changed.
+        LedgerMismatch: A newer version wrote it: an outcome in it is unknown here, and what looks
+            like a torn tail may be none; nothing was changed.
         LedgerWriteError: The tail could not be kept or cut, or the records not made durable.
         LedgerError: The file cannot be read, or `stop` was set.
     """

@@ -64,6 +64,7 @@ def repair_ledger(path: Path) -> Repair:
         What was done.
 
     Raises:
+        LedgerMismatch: A newer version wrote it; nothing was changed.
         LedgerWriteError: It could not be copied or not be cut.
         LedgerError: It cannot be read.
     """

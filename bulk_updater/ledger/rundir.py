@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from bulk_updater._version import __version__
 from bulk_updater.errors import (
     LedgerCorrupt,
     LedgerError,
@@ -39,6 +40,10 @@ _RUN_JSON_TMP = "run.json.tmp"
 _LEDGER = "ledger.jsonl"
 _FAILED = "failed.csv"
 _REPORT = "report.html"
+
+_FORMAT: Final = 1
+"""What `run.json` and the ledger beside it are written in. One higher whenever an older version
+would read either of them wrongly; one without a number is of the first."""
 
 
 class RunDir:
@@ -111,10 +116,11 @@ class RunDir:
         return self.path / _RUN_JSON
 
     def read_run_json(self) -> dict[str, Any] | None:
-        """What `run.json` holds, None where there is none.
+        """What `run.json` holds but for its format, None where there is none.
 
         Raises:
             LedgerCorrupt: It is not a JSON object.
+            LedgerMismatch: A newer version wrote it, in a format that is not known here.
             LedgerError: It cannot be read.
         """
         path = self.run_json_path
@@ -132,6 +138,9 @@ class RunDir:
             raise _not_a_run(path, str(error), len(error.doc[: error.pos].encode())) from error
         if not isinstance(value, dict):
             raise _not_a_run(path, "it is no JSON object", 0)
+        written_in = value.pop("format", _FORMAT)
+        if isinstance(written_in, int) and written_in > _FORMAT:
+            raise _newer(path, value, written_in)
         return value
 
     def write_run_json(self, value: Mapping[str, Any]) -> None:
@@ -146,7 +155,9 @@ class RunDir:
         """
         if not self._is_locked:
             raise RuntimeError("run.json is written by the holder of the run directory's lock")
-        content = orjson.dumps(dict(value), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        content = orjson.dumps(
+            {"format": _FORMAT, **value}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        )
         path = self.run_json_path
         try:
             write_atomically(path, content)
@@ -203,6 +214,18 @@ class RunDir:
                 "again.",
                 path=self.path,
             ) from error
+
+
+def _newer(path: Path, value: dict[str, Any], written_in: int) -> LedgerMismatch:
+    versions = value.get("versions")
+    version = versions.get("bulk_updater") if isinstance(versions, dict) else None
+    named = f" ({version})" if isinstance(version, str) else ""
+    return LedgerMismatch(
+        f"was written by a newer version of bulk_updater{named}, in format {written_in}; this "
+        f"one, {__version__}, reads format {_FORMAT}. Nothing was changed. Install that version "
+        "and give the same command again, or begin anew with --fresh.",
+        path=path,
+    )
 
 
 def _not_a_run(path: Path, why: str, offset: int) -> LedgerCorrupt:

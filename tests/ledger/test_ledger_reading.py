@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_cases import ATTRIBUTES, CONTACT, RUN_ID, line, result, rows_in
 
+from bulk_updater._version import __version__
 from bulk_updater.errors import LedgerCorrupt, LedgerError, LedgerMismatch
 from bulk_updater.ledger import (
     read_results,
@@ -138,9 +139,10 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path, read
     with pytest.raises(LedgerMismatch) as caught:
         read(path)
     assert caught.value.message == (
-        f"{path}: behind byte {len(before)} it holds a result with the outcome DEFERRED_LATER, "
-        "which this version does not know: a newer version of bulk_updater wrote it. Nothing was "
-        "changed. Upgrade bulk_updater and give the same command again, or begin anew with --fresh."
+        f"{path}: was written by a newer version of bulk_updater: behind byte {len(before)} it "
+        f"holds a result with the outcome DEFERRED_LATER, which this one, {__version__}, does not "
+        "know. Nothing was changed. Install that version and give the same command again, or "
+        "begin anew with --fresh."
     )
     assert path.read_bytes() == before + NEWER + behind
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bulk_updater import files, locks
+from bulk_updater._version import __version__
 from bulk_updater.errors import (
     LedgerCorrupt,
     LedgerError,
@@ -268,6 +269,42 @@ def test_a_run_json_that_cannot_be_written_is_a_write_error(tmp_path, monkeypatc
         with pytest.raises(LedgerWriteError, match=r"run\.json: .*\(ENOSPC\), .* bytes free"):
             run_dir.write_run_json({"run_id": "new"})
         assert run_dir.read_run_json() == {"run_id": "old"}
+
+
+@pytest.mark.parametrize(
+    ("versions", "named"),
+    [
+        ({}, ""),
+        ({"versions": None}, ""),
+        ({"versions": {"bulk_updater": "9.1.0"}}, " (9.1.0)"),
+    ],
+)
+def test_a_run_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path, versions, named):
+    """Its format, ours, and what to install; its ledger might be read wrongly, too."""
+    content = json.dumps({"format": 2, "run_id": "r", **versions})
+    (tmp_path / "run.json").write_text(content)
+    with RunDir.open(tmp_path) as run_dir:
+        for read in (run_dir.read_run_json, lambda: run_dir.add_doubt(1)):
+            with pytest.raises(LedgerMismatch) as caught:
+                read()
+            assert caught.value.message == (
+                f"{tmp_path}/run.json: was written by a newer version of bulk_updater{named}, in "
+                f"format 2; this one, {__version__}, reads format 1. Nothing was changed. Install "
+                "that version and give the same command again, or begin anew with --fresh."
+            )
+    assert (tmp_path / "run.json").read_text() == content
+
+
+@pytest.mark.parametrize("before", [{}, {"format": 1}, {"format": 0}])
+def test_a_run_says_its_format_and_an_older_one_is_read(tmp_path, before):
+    """One without a number is of the first; the number is the file's, and no part of what is
+    noted."""
+    (tmp_path / "run.json").write_text(json.dumps({**before, "run_id": "r"}))
+    with RunDir.open(tmp_path) as run_dir:
+        noted = run_dir.read_run_json()
+        assert noted == {"run_id": "r"}
+        run_dir.write_run_json(noted)
+    assert json.loads((tmp_path / "run.json").read_bytes()) == {"format": 1, "run_id": "r"}
 
 
 @pytest.mark.parametrize(
