@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples"
 UNITS = ("bulk-updater.service", "bulk-updater.timer")
-NAMES = ("crontab", *UNITS, "Containerfile", "ecs_task_definition.json", "ecs_schedule.json")
+ECS = ("ecs_task_definition.json", "ecs_schedule.json", "ecs_night.sh")
+NAMES = ("crontab", *UNITS, "Containerfile", *ECS)
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 
 
@@ -282,7 +283,11 @@ def test_the_image_holds_the_package_and_no_secret():
         if name == "COPY" and "--from" not in rest
         for word in rest.split()[:-1]
     ]
-    assert sorted(copied) == ["README.md", "bulk_updater", "constraints.txt", "pyproject.toml"]
+    copied.remove("--chmod=0755")
+    assert sorted(copied) == [
+        *("README.md", "bulk_updater", "constraints.txt", "pyproject.toml"),
+        "samples/ecs_night.sh",
+    ]
     assert all((ROOT / name).exists() for name in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     needed = [project["project"]["readme"], project["tool"]["hatch"]["version"]["path"]]
@@ -413,12 +418,14 @@ def test_the_task_is_a_night_that_may_write_to_its_volume_only():
     check_night(container["command"])
     assert container["readonlyRootFilesystem"] is True
     assert container["user"] == dict(containerfile())["USER"]
-    (mount,) = container["mountPoints"]
-    (volume,) = task["volumes"]
-    assert (mount["sourceVolume"], mount["containerPath"]) == (volume["name"], "/state")
-    assert volume["efsVolumeConfiguration"]["transitEncryption"] == "ENABLED"
+    own, shared = task["volumes"]
+    assert own == {"name": "state"}  # the task's own disk
+    assert shared["efsVolumeConfiguration"]["transitEncryption"] == "ENABLED"
+    mounted = {each["sourceVolume"]: each["containerPath"] for each in container["mountPoints"]}
+    assert mounted == {"state": "/state", shared["name"]: "/nights"}
     assert container["logConfiguration"]["logDriver"] == "awslogs"
-    assert [each["name"] for each in container["environment"]] == ["AWS_REGION"]
+    variables = {each["name"]: each["value"] for each in container["environment"]}
+    assert variables == {"AWS_REGION": "eu-central-1", "NIGHTS": "/nights", "STATE": "/state"}
     assert task["taskRoleArn"] != task["executionRoleArn"]
 
 
@@ -428,6 +435,160 @@ def test_the_task_is_given_the_time_to_stop():
     told = check_command(container["command"])
     needed_s = told["cli_connect_timeout"] + told["cli_read_timeout"] + 10
     assert needed_s < container["stopTimeout"] <= 120
+
+
+def test_the_state_lies_on_the_task_s_own_disk_and_all_else_on_the_shared_one():
+    """Never SQLite's log on a network file system, and never a ledger on a disk that goes away."""
+    task = filled("ecs_task_definition.json")
+    (container,) = task["containerDefinitions"]
+    told = check_command(container["command"])
+    assert told["state"] == Path("/state/state.sqlite")
+    assert (told["run_dir"], told["quota_file"]) == (None, None)
+    assert container["workingDirectory"] == "/nights"
+    assert not told["mapping"].is_absolute()
+    assert container["entryPoint"] == ["ecs_night.sh"]
+    # A volume has the owner of the image's own, where that is declared.
+    assert dict(containerfile())["VOLUME"] == "/state"
+
+
+class Task:
+    """Runs the task's script, with directories of a test in place of the volumes."""
+
+    def __init__(self, folder: Path, program: Path) -> None:
+        self.nights, self.own = folder / "nights", folder / "own"
+        self.nights.mkdir()
+        self.state = self.nights / "state.sqlite"
+        self.env = environment(
+            PATH=f"{program}{os.pathsep}{os.environ['PATH']}",
+            NIGHTS=str(self.nights),
+            STATE=str(self.own),
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        shutil.rmtree(self.own, ignore_errors=True)  # each task has a new one
+        self.own.mkdir()
+        return subprocess.Popen(
+            ["sh", str(SAMPLES / "ecs_night.sh"), *words],
+            cwd="/",
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """A task whose bulk-updater is a script: the words that it is given, as sh."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "bulk-updater"
+    program.write_text('#!/bin/sh\neval "$*"\n')
+    program.chmod(0o755)
+    return Task(tmp_path, tmp_path / "bin")
+
+
+def test_the_script_of_the_task_works(served):
+    """Two nights: all is sent, then what changed, each from a disk of its own."""
+    shell, sandbox = served
+    night = Task(shell.folder, Path(sys.executable).parent)
+    night.env |= {
+        "BULK_UPDATER_RUN_ENDPOINT_URL": sandbox.url,
+        "BULK_UPDATER_RUN_RATE": "5000",
+        "AWS_REGION": "eu-central-1",
+    }
+    (container,) = filled("ecs_task_definition.json")["containerDefinitions"]
+    words = [word.replace("/state/", f"{night.own}/") for word in container["command"]]
+    (night.nights / "mapping.yaml").write_text(MAPPING)
+    for export, updated in (
+        (export_of(20, 20), 20),
+        (export_of(20, 20).replace('"note 7"', '"note changed"'), 1),
+    ):
+        (night.nights / "export.csv").write_text(export)
+        code, _, err = night.run(*words)
+        assert code == 0, err
+        assert json.loads(err.splitlines()[-1])["summary"]["updated"] == updated
+        assert night.state.is_file()
+    assert sandbox.attributes("c-7")["c-7"]["note"] == "note changed"
+    assert list(night.nights.glob("runs/mapping/*/ledger.jsonl"))
+
+
+def test_the_task_brings_the_state_back_whatever_the_exit_code(task):
+    """What bulk-updater left is kept, in one step, and its exit code is the task's."""
+    task.state.write_text("before")
+    kept = f'cat "{task.own}/state.sqlite"; echo after > "{task.own}/state.sqlite"; exit 4'
+    assert task.run(kept) == (4, "before", "")
+    assert task.state.read_text() == "after\n"
+    assert not (task.nights / "state.new").exists()
+
+
+def test_a_task_that_makes_no_state_brings_none_back(task):
+    """The first night with a mistake in its command ends with 2, and leaves no state behind."""
+    assert task.run("exit 2") == (2, "", "")
+    assert not task.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "is_back"),
+    [
+        ("kill -9 $$", True),  # before it had opened the state
+        ("touch {own}/state.sqlite-wal; kill -9 $$", False),
+        ("kill -9 $PPID", False),
+    ],
+)
+def test_a_killed_task_leaves_no_state_that_is_too_old(task, end, is_back):
+    """While it runs there is none on the shared disk; what was killed in the middle stays away."""
+    task.state.write_text("before")
+    code, out, _ = task.run(f"ls {task.nights}; {end}".replace("{own}", str(task.own)))
+    assert code != 0
+    assert "state.sqlite" not in out.split()
+    assert task.state.exists() == is_back
+
+
+def test_the_task_s_signal_reaches_bulk_updater(task):
+    """SIGTERM is handed on, waited for, and the state brought back, with bulk-updater's code."""
+    task.state.write_text("before")
+    own = task.own
+    night = (
+        f"trap 'echo settled > {own}/state.sqlite; exit 130' TERM; "
+        "echo ready; while :; do sleep 0.01; done"
+    )
+    process = task.start(night)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert task.state.read_text() == "settled\n"
+
+
+def test_two_tasks_never_overlap(task):
+    """The second ends with exit code 2 and touches nothing; when the first has ended it may."""
+    task.state.write_text("before")
+    first = task.start("echo ready; read line < pipe")
+    os.mkfifo(task.nights / "pipe")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "ready\n"
+    (task.own / "mark").touch()
+    second = subprocess.run(
+        ["sh", str(SAMPLES / "ecs_night.sh"), "echo", "sent"],
+        env=task.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (second.returncode, second.stdout) == (2, "")
+    assert "another task has" in second.stderr
+    assert not task.state.exists()
+    (task.nights / "pipe").write_text("go on\n")
+    first.communicate(timeout=60)
+    assert (first.returncode, task.state.read_text()) == (0, "before")
+    assert task.run("echo", "sent")[:2] == (0, "sent\n")
 
 
 # --- What is said of them ---------------------------------------------------------------------
