@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 from bulk_updater.errors import UsageError
 from bulk_updater.ledger import Ledger, standing_results
 from bulk_updater.model import Outcome, Progress, Request
-from bulk_updater.pipeline.changes import has_state, state_file
+from bulk_updater.pipeline.changes import held_for_older, state_file
 from bulk_updater.pipeline.execution import Prepared, execute
 from bulk_updater.pipeline.identity import note_as_begun, reenter_run_dir
 from bulk_updater.pipeline.later import LaneKey, LaterWrites
 from bulk_updater.pipeline.mended import open_mended, read_mended
 from bulk_updater.pipeline.threads import entered_in_thread, in_abandoned_thread
-from bulk_updater.pipeline.work import Batch, WholeJob, frames_as_counted
-from bulk_updater.state import State
+from bulk_updater.pipeline.work import Batch, WholeJob, expiring_soon, frames_as_counted
 from bulk_updater.words import count
 
 if TYPE_CHECKING:
@@ -88,12 +87,16 @@ async def retry(
         ledger = await stack.enter_async_context(Ledger.open(run_dir.ledger_path, note["run_id"]))
         whole = WholeJob(job, ledger.settled, now=now)
         _expect_finished(whole, run_dir.path, note)
-        state = await _open_state(config, note, stack)
+        state = await stack.enter_async_context(
+            entered_in_thread(held_for_older(state_file(config), note, run_dir.path))
+        )
         mended = await stack.enter_async_context(
             entered_in_thread(open_mended(config, job, run_dir, note))
         )
         work = await in_abandoned_thread(
-            lambda _: _failed_rows(whole, ledger.path, codes, progress, _Newer(note, mended))
+            lambda _: _failed_rows(
+                whole, ledger.path, codes, progress, _Newer(note, mended), now=now
+            )
         )
         await asyncio.to_thread(note_as_begun, run_dir, note, config)
         return Prepared(run_dir=run_dir, note=note, ledger=ledger, work=work, state=state)
@@ -107,37 +110,6 @@ async def retry(
         now=now,
         obeys_ctl=obeys_ctl,
     )
-
-
-async def _open_state(
-    config: RunConfig, note: dict[str, Any], stack: AsyncExitStack
-) -> State | None:
-    """What was last applied, held until the retry ends; None where nothing is remembered.
-
-    A night that is under way would not know what this sends.
-
-    Raises:
-        StateError: Another run has it, or it cannot be used.
-        UsageError: A newer run has begun.
-    """
-    if not await asyncio.to_thread(has_state, config):
-        return None
-    state = await stack.enter_async_context(entered_in_thread(State.open(state_file(config))))
-    await asyncio.to_thread(_expect_newest, state, config, note)
-    return state
-
-
-def _expect_newest(state: State, config: RunConfig, note: dict[str, Any]) -> None:
-    """See to it that no later night has sent what this run would send again.
-
-    Raises:
-        UsageError: One has.
-    """
-    if state.newest_run_of(config.mapping.stem) > note["began_at"]:
-        raise UsageError(
-            f"{config.run_dir}: a newer run has begun since. It sends what failed here, changed "
-            "or not, and older rows might undo newer ones. Nothing was sent. Retry that run."
-        )
 
 
 def _expect_finished(whole: WholeJob, path: Path, note: dict[str, Any]) -> None:
@@ -171,7 +143,13 @@ class _Newer:
 
 
 def _failed_rows(
-    whole: WholeJob, ledger: Path, codes: Collection[str], progress: Progress, newer: _Newer
+    whole: WholeJob,
+    ledger: Path,
+    codes: Collection[str],
+    progress: Progress,
+    newer: _Newer,
+    *,
+    now: Callable[[], float],
 ) -> FailedRows:
     """Find out what is sent again, say so, and what it must not undo. Blocks."""
     outcomes = whole.count_outcomes()
@@ -188,7 +166,7 @@ def _failed_rows(
         left = later.trim(request)
         return newer.mended.mend(left) if newer.mended and isinstance(left, Request) else left
 
-    return FailedRows(whole.job, selection, trim, outcomes=outcomes, progress=progress)
+    return FailedRows(whole.job, selection, trim, outcomes=outcomes, progress=progress, now=now)
 
 
 def _say(selection: Selection, outcomes: dict[Outcome, int]) -> str:
@@ -260,6 +238,7 @@ class FailedRows:
         trim: Leaves out of a request what later rows wrote.
         outcomes: How the run's results stand, by outcome, those that are sent again included.
         progress: The execution's: it is told of every result.
+        now: Seconds since the epoch: a contact may have been forgotten since its row failed.
     """
 
     def __init__(
@@ -270,6 +249,7 @@ class FailedRows:
         *,
         outcomes: dict[Outcome, int],
         progress: Progress,
+        now: Callable[[], float],
     ) -> None:
         self.job = job
         self.n_results = sum(outcomes.values())
@@ -278,6 +258,7 @@ class FailedRows:
         n_selected = sum(map(len, selection.rows.values()))
         self._untouched = {**outcomes, Outcome.FAILED: outcomes[Outcome.FAILED] - n_selected}
         self._progress = progress
+        self._now = now
 
     def count_outcomes(self) -> dict[Outcome, int]:
         """See `Work`."""
@@ -293,7 +274,7 @@ class FailedRows:
         wanted = set().union(*self._rows.values())
         for frame in frames_as_counted(self.job):
             if not wanted.isdisjoint(frame.frame.rows.tolist()):
-                yield Batch(self._entries(frame))
+                yield Batch(self._entries(frame), expires_at=expiring_soon(frame, self._now()))
 
     def _entries(self, frame: MappedFrame) -> Iterator[Entry]:
         for entry in frame.entries(lambda row, operation: row not in self._rows.get(operation, ())):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bulk_updater.errors import ConfigError, RunStopped, SourceError
+from bulk_updater.errors import ConfigError, RunStopped, SourceError, UsageError
 from bulk_updater.pipeline.deciding import Gathering, Recall, decide
 from bulk_updater.pipeline.identity import bare_url, is_local
 from bulk_updater.pipeline.work import frames_as_counted
@@ -14,7 +16,6 @@ from bulk_updater.words import count, percent
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from bulk_updater.config import ChangesConfig, RunConfig
     from bulk_updater.ledger import SettledRows
@@ -26,7 +27,7 @@ __all__ = [
     "Owner",
     "decide_job",
     "describe",
-    "has_state",
+    "held_for_older",
     "owner_of",
     "recall_of",
     "refuse_if_too_much",
@@ -39,13 +40,36 @@ def state_file(config: RunConfig) -> Path:
     return config.changes.state_file or config.runs_dir / "state.sqlite"
 
 
-def has_state(config: RunConfig) -> bool:
-    """Whether anything is remembered: the state file is there, and is not empty. Blocks.
+@contextmanager
+def held_for_older(path: Path, noted: dict[str, Any], run_dir: Path) -> Iterator[State | None]:
+    """Hold what is remembered while rows of an earlier run are sent. Blocks.
+
+    A night that was under way meanwhile would not know of them, and one that has begun since that
+    run stands.
+
+    Args:
+        path: The state file.
+        noted: What `run.json` of that run holds.
+        run_dir: Its directory, for a message.
+
+    Yields:
+        The state; None where nothing is remembered.
 
     Raises:
-        StateError: Nobody can say.
+        StateError: Another run has it, or it cannot be used.
+        UsageError: A newer run of the same mapping has begun.
     """
-    return State.is_kept(state_file(config))
+    if not State.is_kept(path):
+        yield None
+        return
+    with State.open(path) as state:
+        if state.newest_run_of(Path(noted["mapping"]["path"]).stem) > noted["began_at"]:
+            raise UsageError(
+                f"{run_dir}: a newer run has begun since. It sends what failed here, changed or "
+                "not, and older rows might undo newer ones. Nothing was sent. Retry that run, or "
+                "mend its failed.csv."
+            )
+        yield state
 
 
 class Owner(NamedTuple):

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from bulk_updater.outlast import outlast
-from bulk_updater.pipeline.changes import has_state, owner_of, state_file
+from bulk_updater.pipeline.changes import owner_of, state_file
 from bulk_updater.pipeline.threads import entered_in_thread
 from bulk_updater.state import State
 
@@ -46,7 +46,8 @@ async def doubting(
     Raises:
         StateError: It cannot be opened, or later, written; nothing may be sent then.
     """
-    if state is None and not await asyncio.to_thread(has_state, config):
+    path = state_file(config)
+    if state is None and not await asyncio.to_thread(State.is_kept, path):
         yield None
         return
     owner = owner_of(config, known)
@@ -70,5 +71,5 @@ async def doubting(
         opened = state
         yield about_to_send
         return
-    async with entered_in_thread(State.beside(state_file(config))) as opened:
+    async with entered_in_thread(State.beside(path)) as opened:
         yield about_to_send

@@ -6,8 +6,9 @@ what other mended rows of it wrote: see `later`. The run that it comes from is l
 notes where its rows were mended, so that a retry of it does not undo them either.
 
 Where nobody says which run that is, it is the one that the file lies in, or the only one that left
-these rows: see `origin`. Where there is none, nothing is known of later rows, and the file is an
-export of its own.
+these rows with these error codes: see `origin`. Where there is none, nothing is known of later
+rows, and the file is an export of its own. A run that a newer export took over from is none to mend
+any more, since every row of it is older.
 
 Where a mended row fails again it stands in the `failed.csv` of its own run, still with the row that
 it was in the first one: however often rows are mended, one numbering says which is newer.
@@ -19,7 +20,6 @@ import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +34,7 @@ from bulk_updater.operations import OPERATION_NAMES
 from bulk_updater.pipeline.identity import identity_of, note_as_begun, read_run, what_changed
 from bulk_updater.pipeline.job import open_job, survey
 from bulk_updater.pipeline.later import LaterWrites
-from bulk_updater.pipeline.origin import is_run, runs_that_left
+from bulk_updater.pipeline.origin import PossibleOrigin, is_run, runs_that_left
 from bulk_updater.pipeline.work import Check
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ ORIGIN_COLUMNS: Final = ("_row", "_operation")
 BAD_ORIGIN: Final = "bad_origin"
 SETTLED_BEFORE: Final = "settled_before"
 
+_CODE_COLUMN: Final = "_error_code"
+"""What tells of the run, too, as long as nobody took it out."""
+
 _ROW = re.compile(r" *[0-9]{1,18} *")
 _BITS: Final = {name: 1 << bit for bit, name in enumerate(OPERATION_NAMES)}
 _UNREADABLE: Final = -1
@@ -88,21 +91,13 @@ class _Origins:
         rows: The row that each was; 0 where the cell is no number, `_UNREADABLE` where the whole
             row cannot be read.
         operations: The operations that it failed for, as bits; 0 where that cannot be read.
+        codes: For those that say both, the row, the operation and its error code; None where there
+            is no code, or not one for each operation.
     """
 
     rows: npt.NDArray[np.int64]
     operations: npt.NDArray[np.uint8]
-
-    def named(self) -> set[tuple[int, str]]:
-        """The rows with the operations that they failed for, of those that say both."""
-        pairs = zip(self.rows.tolist(), self.operations.tolist(), strict=True)
-        return {
-            (row, name)
-            for row, bits in pairs
-            if row > 0
-            for name, bit in _BITS.items()
-            if bits & bit
-        }
+    codes: dict[tuple[int, str], str | None]
 
 
 class Mended:
@@ -112,14 +107,21 @@ class Mended:
         origins: What the rows were.
         later: What is not to be undone.
         origin: The directory of the run that they come from.
-        n_rows: Rows of that run.
+        noted: What its `run.json` holds.
+
+    Attributes:
+        origin: See above.
+        noted: See above.
     """
 
-    def __init__(self, origins: _Origins, later: LaterWrites, *, origin: Path, n_rows: int) -> None:
+    def __init__(
+        self, origins: _Origins, later: LaterWrites, *, origin: Path, noted: dict[str, Any]
+    ) -> None:
+        self.origin = origin
+        self.noted = noted
         self._origins = origins
         self._later = later
-        self._origin = origin
-        self._n_rows = n_rows
+        self._n_rows = noted["rows"]
 
     def mend(self, entry: Entry) -> Entry:
         """What becomes of a row for one operation: what is left of a request, or a result."""
@@ -130,7 +132,7 @@ class Mended:
         if row == _UNREADABLE or (isinstance(entry, Result) and entry.error_code == FILTERED):
             return entry
         if not 1 <= row <= self._n_rows:
-            return self._bad(entry, f"_row is not the number of a row of the run in {self._origin}")
+            return self._bad(entry, f"_row is not the number of a row of the run in {self.origin}")
         if not operations:
             return self._bad(entry, f"_operation names none of {', '.join(OPERATION_NAMES)}")
         if not operations & _BITS[entry.operation]:
@@ -224,6 +226,7 @@ def open_mended(
     read_run(path)  # before anything is created in its place
     with RunDir.open(path) as origin:
         noted = read_run(path)
+        _refuse_if_superseded(noted, path)
         if noted.get("target") != note["target"]:
             raise UsageError(
                 f"{path}: the run that the rows come from was not sent to the same kind of target "
@@ -235,7 +238,7 @@ def open_mended(
         later.read(origin.ledger_path)
         read_mended(later, noted, but=note["run_id"])
         _note_both(config, origin, noted, run_dir, note)
-        yield Mended(origins, later, origin=path, n_rows=noted["rows"])
+        yield Mended(origins, later, origin=path, noted=noted)
 
 
 def read_mended(later: LaterWrites, noted: dict[str, Any], *, but: str = "") -> None:
@@ -247,7 +250,8 @@ def read_mended(later: LaterWrites, noted: dict[str, Any], *, but: str = "") -> 
         but: A run that is left out.
 
     Raises:
-        UsageError: If one of the runs that mended rows is not there any more.
+        UsageError: If one of the runs that mended rows is not there any more, or a newer export
+            took over from it.
         LedgerError: If a ledger cannot be read.
     """
     for mended in noted.get("mended_by", []):
@@ -259,7 +263,9 @@ def read_mended(later: LaterWrites, noted: dict[str, Any], *, but: str = "") -> 
                 f"{path} is not there any more. Rows of this run were mended and sent in it, and "
                 "what they wrote is not to be undone. Nothing was sent. Put it back."
             )
-        job = job_as_noted(read_run(path))
+        mended_noted = read_run(path)
+        _refuse_if_superseded(mended_noted, path)
+        job = job_as_noted(mended_noted)
         rows = None if job is None else _read_origins(job.opened, None).rows
         later.read(RunDir(path).ledger_path, _numbered(rows))
 
@@ -268,6 +274,16 @@ def _numbered(rows: npt.NDArray[np.int64] | None) -> Callable[[int], int]:
     if rows is None:
         return lambda _row: _NEWEST
     return lambda row: int(rows[row]) if row < len(rows) and rows[row] else _NEWEST
+
+
+def _refuse_if_superseded(noted: dict[str, Any], path: Path) -> None:
+    by = noted.get("superseded_by")
+    if by:
+        raise UsageError(
+            f"{path}: the run in {by.get('run_dir')} took over from the run that the rows come "
+            "from, with a newer export. Nothing was sent: older rows would undo newer ones. Mend "
+            "that run's failed.csv instead, or the export that comes next."
+        )
 
 
 def job_as_noted(noted: dict[str, Any]) -> Job | None:
@@ -367,17 +383,36 @@ def _run_found(
     """The only run that left the rows that a `failed.csv` names; says which, or that none is."""
     ((source, _),) = opened.sources
     roots = (config.runs_dir, source.path.parent)
-    rows = _read_origins(opened, None).named()
-    found = list(islice(runs_that_left(rows, note, roots=roots, but=run_dir.path), 2))
-    if len(found) == 1:
-        log.info("%s: its rows come from the run in %s.", source.name, found[0])
-        return found[0]
-    if found:
-        why = f"its rows may come from {found[0]} and from {found[1]}"
+    codes = _read_origins(opened, None).codes
+    possible = list(runs_that_left(codes, note, roots=roots, but=run_dir.path))
+    found = [each for each in possible if each.has_codes]
+    if len(found) > 1:
+        _refuse_if_unclear(source.name, found)
+        why = f"its rows may come from {found[0].path} and from {found[1].path}"
+    elif found:
+        log.info("%s: its rows come from the run in %s.", source.name, found[0].path)
+        return found[0].path
+    elif possible:
+        why = f"in {possible[0].path} these rows failed with other codes than {_CODE_COLUMN} says"
     else:
         why = f"no run of this mapping that left these rows is in {roots[0]} or {roots[1]}"
     _warn_of_own(source.name, why)
     return None
+
+
+def _refuse_if_unclear(name: str, found: list[PossibleOrigin]) -> None:
+    """Where a newer export took over from one of several runs, the rows may be older than that.
+
+    Raises:
+        UsageError: They may.
+    """
+    if any(each.noted.get("superseded_by") for each in found):
+        told = " and from ".join(str(each.path) for each in found)
+        raise UsageError(
+            f"{name}: its rows may come from {told}, and a newer export took over from one of "
+            "these runs. Nothing was sent: older rows would undo newer ones. Name the run that "
+            "they come from with --mends."
+        )
 
 
 def _warn_of_own(name: str, why: str) -> None:
@@ -416,11 +451,12 @@ def _numbered_by(path: Path) -> Path | None:
 
 
 class _WithOrigins:
-    """A compiled mapping that has the origins of rows read, too."""
+    """A compiled mapping that has the origins of rows read, too, and the codes if there are any."""
 
-    def __init__(self, mapping: Any) -> None:
+    def __init__(self, mapping: Any, source: Source) -> None:
         self._mapping = mapping
-        self.columns = tuple(dict.fromkeys((*mapping.columns, *ORIGIN_COLUMNS)))
+        more = (*ORIGIN_COLUMNS, *({_CODE_COLUMN} & set(source.columns)))
+        self.columns = tuple(dict.fromkeys((*mapping.columns, *more)))
 
     def map_frame(self, frame: Frame) -> Any:
         return self._mapping.map_frame(frame)
@@ -428,7 +464,8 @@ class _WithOrigins:
 
 def _read_origins(opened: OpenedJob, contacts: set[LaneKey] | None) -> _Origins:
     """Read what every row was, and the contacts that requests are made for."""
-    sources = tuple((source, _WithOrigins(mapping)) for source, mapping in opened.sources)
+    sources = tuple((source, _WithOrigins(mapping, source)) for source, mapping in opened.sources)
+    codes: dict[tuple[int, str], str | None] = {}
     rows, operations = [np.zeros(1, np.int64)], [np.zeros(1, np.uint8)]
     n_rows = 0
     for frame in replace(opened, sources=sources).mapped_frames():  # type: ignore[arg-type]
@@ -437,12 +474,26 @@ def _read_origins(opened: OpenedJob, contacts: set[LaneKey] | None) -> _Origins:
         at = frame.frame.rows - n_rows - 1
         of_frame[at] = [_row(cell) for cell in frame.frame.cells["_row"]]
         bits[at] = [_operations(cell) for cell in frame.frame.cells["_operation"]]
+        codes.update(_codes_of(frame.frame.cells))
         rows.append(of_frame)
         operations.append(bits)
         n_rows += n_more
         if contacts is not None:
             contacts.update(entry.lane for entry in frame.entries() if isinstance(entry, Request))
-    return _Origins(np.concatenate(rows), np.concatenate(operations))
+    return _Origins(np.concatenate(rows), np.concatenate(operations), codes)
+
+
+def _codes_of(cells: Any) -> Iterator[tuple[tuple[int, str], str | None]]:
+    """The rows of a frame that say what they were, each with the operation and its error code."""
+    codes = cells[_CODE_COLUMN] if _CODE_COLUMN in cells else [""] * len(cells)
+    for row, operation, code in zip(cells["_row"], cells["_operation"], codes, strict=True):
+        if not _row(row) or not _operations(operation):
+            continue
+        names = [name.strip() for name in operation.split(";")]
+        each = [one.strip() or None for one in code.split(";")]
+        told = each if len(each) == len(names) else [None] * len(names)
+        for name, one in zip(names, told, strict=True):
+            yield (_row(row), name), one
 
 
 def _row(cell: str) -> int:

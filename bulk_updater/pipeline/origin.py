@@ -1,25 +1,43 @@
 """Looking for the run that the rows of a `failed.csv` come from.
 
 People save a mended copy anywhere. What tells of its run then is the rows that it names: the run is
-one of the same mapping and the same kind of target, for which all of them stand FAILED or INVALID.
+one of the same mapping and the same kind of target, for which all of them stand FAILED or INVALID,
+and failed with the codes that the file names, where it names any.
+
+Two nights' exports may well have failed in the same rows, and not that easily for the same reasons.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulk_updater.errors import LedgerError
-from bulk_updater.ledger import RunDir, standing_results
+from bulk_updater.ledger import RunDir, read_results
 from bulk_updater.model import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["is_run", "runs_that_left"]
+__all__ = ["PossibleOrigin", "is_run", "runs_that_left"]
 
 _LEFT = (Outcome.FAILED, Outcome.INVALID)
+
+
+class PossibleOrigin(NamedTuple):
+    """A run in which some rows stand FAILED or INVALID.
+
+    Attributes:
+        path: Its directory.
+        noted: What its `run.json` holds.
+        has_codes: Whether each of them failed with its code there, be it before a retry, or in a
+            run that mended rows of it.
+    """
+
+    path: Path
+    noted: dict[str, Any]
+    has_codes: bool
 
 
 def is_run(path: Path) -> bool:
@@ -29,14 +47,19 @@ def is_run(path: Path) -> bool:
 
 
 def runs_that_left(
-    rows: Collection[tuple[int, str]], note: dict[str, Any], *, roots: Iterable[Path], but: Path
-) -> Iterator[Path]:
+    rows: Mapping[tuple[int, str], str | None],
+    note: dict[str, Any],
+    *,
+    roots: Iterable[Path],
+    but: Path,
+) -> Iterator[PossibleOrigin]:
     """The runs in which some rows stand FAILED or INVALID. Blocks.
 
-    Reads the ledger of every run that may be one: some 8 s for a million results.
+    Reads the ledger of every run that may be one: some 4 s for a million results.
 
     Args:
-        rows: The rows, each with the operation that it failed for; of none there is no run.
+        rows: For the rows, each with the operation that it failed for, its error code; None where
+            that is not told. Of no rows there is no run.
         note: What the `run.json` of the run that asks holds; its mapping and its kind of target are
             looked for.
         roots: Directories to look in, and in the directories in them.
@@ -52,8 +75,14 @@ def runs_that_left(
         if path.resolve() == but.resolve():
             continue
         noted = _noted(path)
-        if _may_have_left(noted, note, last_row, len(rows)) and _has_left(path, rows):
-            yield path
+        if not _may_have_left(noted, note, last_row, len(rows)):
+            continue
+        with_codes = _left_with_codes(path, rows)
+        if with_codes is None:
+            continue
+        if len(with_codes) < len(rows):
+            with_codes |= _mended_with_codes(noted, rows)
+        yield PossibleOrigin(path, noted, has_codes=len(with_codes) == len(rows))
 
 
 def _run_dirs(roots: Iterable[Path]) -> Iterator[Path]:
@@ -102,10 +131,40 @@ def _may_have_left(
     return outcomes is None or sum(outcomes.get(each, 0) for each in _LEFT) >= n_results
 
 
-def _has_left(path: Path, rows: Iterable[tuple[int, str]]) -> bool:
-    """Whether all of some rows stand FAILED or INVALID in a run's ledger."""
-    missing = set(rows)
-    for record in standing_results(RunDir(path).ledger_path):
-        if record["outcome"] in _LEFT:
-            missing.discard((record["row"], record["operation"]))
-    return not missing
+def _left_with_codes(
+    path: Path, rows: Mapping[tuple[int, str], str | None]
+) -> set[tuple[int, str]] | None:
+    """Which of some rows failed in a run with their codes; None unless all stand as failed there.
+
+    Codes of every time count that a row was tried: the file may be older than a retry.
+    """
+    standing: set[tuple[int, str]] = set()
+    with_codes = {key for key, code in rows.items() if code is None}
+    for record in read_results(RunDir(path).ledger_path):
+        key = record["row"], record["operation"]
+        if key not in rows:
+            continue
+        if record["outcome"] not in _LEFT:
+            standing.discard(key)
+            continue
+        standing.add(key)
+        if record.get("error_code", "") == rows[key]:
+            with_codes.add(key)
+    return with_codes if len(standing) == len(rows) else None
+
+
+def _mended_with_codes(
+    noted: dict[str, Any], rows: Mapping[tuple[int, str], str | None]
+) -> set[tuple[int, str]]:
+    """Which of some rows may have failed with their codes in the runs that mended rows of a run.
+
+    What fails there again stands in their `failed.csv` with its number in the first run. Which row
+    of theirs that was is not looked up: the sources may be gone.
+    """
+    codes = {
+        (record["operation"], record.get("error_code", ""))
+        for mended in noted.get("mended_by", [])
+        for record in read_results(RunDir(Path(mended["run_dir"])).ledger_path)
+        if record["outcome"] in _LEFT
+    }
+    return {key for key, code in rows.items() if (key[1], code) in codes}

@@ -33,8 +33,8 @@ from bulk_updater.pipeline.estimate import (
     nights_of,
 )
 from bulk_updater.pipeline.job import OpenedJob, open_job
-from bulk_updater.pipeline.lasting import describe_credentials_end
-from bulk_updater.pipeline.ordering import will_expire_before_turn
+from bulk_updater.pipeline.lasting import describe_credentials_end, lasts_s
+from bulk_updater.pipeline.ordering import group_rows, sending_order, will_expire_before_turn
 from bulk_updater.pipeline.quotas import KnownQuotas, find_quotas
 from bulk_updater.state import State
 
@@ -185,8 +185,7 @@ def plan(config: RunConfig, *, warn: Callable[[str], None] | None = None) -> Pla
     takes_s = max(operation.takes_s for operation in operations)
     now = time.time()
     worked = nights_of(config, takes_s, now)
-    lasts_s = takes_s if worked is None or worked.ends_at is None else worked.ends_at - now
-    ends_early = describe_credentials_end(ends, now_s=now, takes_s=lasts_s)
+    ends_early = describe_credentials_end(ends, now_s=now, takes_s=lasts_s(config, takes_s, now))
     return Plan(
         n_rows=sum(n_rows.values()),
         sources=tuple(n_rows.items()),
@@ -317,7 +316,7 @@ class _Counter:
             return
         expires_at = np.concatenate([each for _, each in self._expiring])
         if order == "oldest-first":
-            expires_at.sort()
+            expires_at = expires_at[sending_order(group_rows(expires_at))]
         n_expired = will_expire_before_turn(expires_at, time.time(), rate_per_s)
         self._skipped[EXPIRED] += n_expired
         self._plan.n_requests -= n_expired

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulk_updater.ledger import Ledger
 from bulk_updater.model import Progress
-from bulk_updater.pipeline.changes import state_file
+from bulk_updater.pipeline.changes import held_for_older, state_file
 from bulk_updater.pipeline.execution import Prepared, execute
 from bulk_updater.pipeline.identity import enter_run_dir
 from bulk_updater.pipeline.mended import MendedRows, open_mended
@@ -21,13 +22,14 @@ from bulk_updater.words import count
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
-    from contextlib import AsyncExitStack
+    from contextlib import AbstractContextManager, AsyncExitStack
 
     from bulk_updater.config import RunConfig
     from bulk_updater.ledger import RunDir
     from bulk_updater.model import RunSummary
     from bulk_updater.pipeline.deciding import Evidence
     from bulk_updater.pipeline.job import Job
+    from bulk_updater.pipeline.mended import Mended
     from bulk_updater.pipeline.work import Work
 
 __all__ = ["run"]
@@ -77,6 +79,7 @@ async def run(
         work: Work = WholeJob(job, ledger.settled, now=now)
         if mended is not None:
             work = MendedRows(work, mended)
+            state = await stack.enter_async_context(entered_in_thread(_held_for(mended, config)))
         return Prepared(
             run_dir=run_dir,
             note=note,
@@ -102,6 +105,13 @@ async def _open_state(config: RunConfig, stack: AsyncExitStack) -> State | None:
     if not config.changes.only_changed:
         return None
     return await stack.enter_async_context(entered_in_thread(State.open(state_file(config))))
+
+
+def _held_for(mended: Mended, config: RunConfig) -> AbstractContextManager[State | None]:
+    """What was last applied, where the rows' own run had it, or where this one is told to look."""
+    told = mended.noted.get("configuration", {}).get("changes", {}).get("state_file")
+    path = state_file(config) if told is None or config.changes.state_file else Path(told)
+    return held_for_older(path, mended.noted, mended.origin)
 
 
 async def _take_over(

@@ -31,7 +31,7 @@ from bulk_updater.pipeline.drift import READ_QUOTA, READS_IN_FLIGHT, DriftCheck
 from bulk_updater.pipeline.estimate import describe_long_run, describe_pace
 from bulk_updater.pipeline.feeding import Feeder
 from bulk_updater.pipeline.identity import is_local
-from bulk_updater.pipeline.lasting import describe_credentials_end
+from bulk_updater.pipeline.lasting import describe_credentials_end, lasts_s
 from bulk_updater.pipeline.memory import Memory
 from bulk_updater.pipeline.ordering import expect_dates, order_job
 from bulk_updater.pipeline.pace import Pace
@@ -194,7 +194,9 @@ class Sending:
             n / initial_rate_per_s(self._config.pacing, known.quotas[name])
             for name, n in n_left.items()
         )
-        told = describe_credentials_end(ends, now_s=self._now(), takes_s=takes_s)
+        now_s = self._now()
+        lasts = lasts_s(self._config, takes_s, now_s)
+        told = describe_credentials_end(ends, now_s=now_s, takes_s=lasts)
         if told is not None:
             log.warning("%s", told)
 

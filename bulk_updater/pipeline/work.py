@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bulk_updater.pipeline.deciding import Decisions
     from bulk_updater.pipeline.job import Job
 
-__all__ = ["Batch", "Check", "Entry", "WholeJob", "Work", "frames_as_counted"]
+__all__ = ["Batch", "Check", "Entry", "WholeJob", "Work", "expiring_soon", "frames_as_counted"]
 
 _SOON_S = 60 * 86_400
 """A batch may take weeks, where a window is narrow and the quota small. What Connect keeps for
@@ -173,11 +173,10 @@ class WholeJob:
             }
             for name, wanted in to_hand_on.items()
         }
-        soon = np.flatnonzero(frame.expires_at < self._now() + _SOON_S)
         return Batch(
             _entries(frame, among, left_out, to_check),
             blocks,
-            dict(zip(rows[soon].tolist(), frame.expires_at[soon].tolist(), strict=True)),
+            expiring_soon(frame, self._now()),
         )
 
     def _in_turn(self, rows: npt.NDArray[np.int64], group: int) -> npt.NDArray[np.bool_]:
@@ -186,6 +185,18 @@ class WholeJob:
 
     def _group_of(self, row: int) -> int:
         return 0 if self.order is None else int(self.order[row - 1])
+
+
+def expiring_soon(frame: MappedFrame, now: float) -> dict[int, int]:
+    """When Connect forgets the contacts of a frame's rows, for those that may come too late.
+
+    Args:
+        frame: The frame.
+        now: Seconds since the epoch.
+    """
+    soon = np.flatnonzero(frame.expires_at < now + _SOON_S)
+    rows = frame.frame.rows[soon].tolist()
+    return dict(zip(rows, frame.expires_at[soon].tolist(), strict=True))
 
 
 def _entries(

@@ -28,7 +28,7 @@ def test_a_run_is_steered_and_asked(shell, served):
     """A run that is going on answers SIGUSR1 as often as it is asked, pauses, goes on, changes its
     rate and ends when it is told; `ctl` then finds nobody, and the same command does the rest."""
     shell.write("mapping.yaml", MAPPING)
-    shell.write("export.csv", export_of(3000, 3000, "steered-"))
+    shell.write("export.csv", export_of(1000, 1000, "steered-"))
     before = served.received()
     command = ("run", "mapping.yaml", "export.csv", "--endpoint-url", served.url)
     started = shell.start(*command, "--run-dir", "run", "--rate", "20")
@@ -36,7 +36,7 @@ def test_a_run_is_steered_and_asked(shell, served):
     for n_asked in range(3):
         started.signal(signal.SIGUSR1)
         started.watch(
-            lambda n=n_asked: started.printed["err"].count(b"/3,000 settled (") > n,
+            lambda n=n_asked: started.printed["err"].count(b"/1,000 settled (") > n,
             "an answer to SIGUSR1",
         )
 
@@ -47,8 +47,8 @@ def test_a_run_is_steered_and_asked(shell, served):
 
     assert ctl("pause").startswith("The run pauses")
     n_paused = served.received()
-    assert ctl("rate", "200") == (
-        "The run sends at most 200 requests a second for each operation, as soon as it goes on: it "
+    assert ctl("rate", "40") == (
+        "The run sends at most 40 requests a second for each operation, as soon as it goes on: it "
         "pauses now.\n"
     )
     assert served.received() - n_paused <= 1  # one may have been on its way
@@ -59,7 +59,7 @@ def test_a_run_is_steered_and_asked(shell, served):
     assert ran.code == 130
     assert ran.out.startswith("Interrupted after ")
     ledger = shell.folder / "run" / "ledger.jsonl"
-    assert len(ledger_of(ledger)) == served.received() - before < 3000
+    assert len(ledger_of(ledger)) == served.received() - before < 1000
     notes = map(json.loads, (shell.folder / "run" / "log.jsonl").read_text().splitlines())
     assert [note["event"] for note in notes] == ["pause", "rate", "resume", "drain"]
 
@@ -68,15 +68,15 @@ def test_a_run_is_steered_and_asked(shell, served):
     assert "No run is going on in run" in refused.err
     again = shell.run(*command, "--run-dir", "run", "--rate", "10000")
     assert again.code == 0
-    assert served.attributes("steered-") == state_of(3000, 3000, "steered-")
-    assert served.received() - before == 3000
+    assert served.attributes("steered-") == state_of(1000, 1000, "steered-")
+    assert served.received() - before == 1000
 
 
 def test_a_deadline_ends_the_night_and_the_next_goes_on(shell, served):
     """At the deadline the exit code is 4, everything that was sent is settled, and the last line
     is the command that goes on, at the row where it stopped."""
     shell.write("mapping.yaml", MAPPING)
-    shell.write("export.csv", export_of(2000, 2000, "night-"))
+    shell.write("export.csv", export_of(500, 500, "night-"))
     before = served.received()
     command = (
         "run",
@@ -93,13 +93,13 @@ def test_a_deadline_ends_the_night_and_the_next_goes_on(shell, served):
     n_sent = served.received() - before
     ledger = shell.folder / "run" / "ledger.jsonl"
     assert sorted(row for row, _ in standing(ledger)) == list(range(1, n_sent + 1))
-    assert n_sent < 2000
+    assert n_sent < 500
     words = shlex.split(ran.out.splitlines()[-1])
     assert words[-len(command) - 4 :] == [*command, "--for", "4s", "--rate", "20"]
     again = shell.run(*command, "--for", "8h", "--rate", "10000")
     assert again.code == 0
-    assert served.received() - before == 2000
-    assert served.attributes("night-") == state_of(2000, 2000, "night-")
+    assert served.received() - before == 500
+    assert served.attributes("night-") == state_of(500, 500, "night-")
 
 
 def test_a_deadline_before_anything_was_sent(interrupted, shell, served):

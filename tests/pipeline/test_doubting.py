@@ -128,6 +128,24 @@ async def test_mended_rows_put_their_contacts_in_doubt(nights):
     assert await nights.doubts() == {"c-1": False, "c-2": True}
 
 
+async def test_mended_rows_are_refused_once_a_newer_night_has_begun(nights):
+    """The row was INVALID two nights ago and is sent by the newer night: nothing is undone."""
+    mapping = nights.folder / "invalid.yaml"
+    state = nights.folder / "elsewhere.sqlite"
+    changes = {"state_file": state}
+    night = await nights.run("c-2 a=2 b=wrong", mapping=mapping, changes=changes)
+    failed = nights.folder / "mended.csv"
+    write_table(
+        failed, [{**row, "B": "b3"} for row in read_table(night.config.run_dir / "failed.csv")]
+    )
+    await nights.run("c-2 a=2 b=b2", mapping=mapping, changes=changes)
+    nights.night += 1
+    config = nights.config(name="mended", mapping=mapping, only_changed=False)
+    with pytest.raises(UsageError, match="newer run has begun"):
+        await nights.run_as(replace(config, sources=(failed,), mends=night.config.run_dir))
+    assert nights.service.take_sent() == []
+
+
 async def test_a_retry_is_refused_once_a_newer_night_has_begun(nights):
     """Whether the retried run asked the state or not: nothing is sent, nothing undone."""
     nights.service.faults["bad"] = refused()

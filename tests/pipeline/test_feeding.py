@@ -15,6 +15,7 @@ import pytest
 from bulk_updater.config import ChangesConfig, PacingConfig
 from bulk_updater.errors import ConfigError, RunStopped
 from bulk_updater.pipeline import run
+from bulk_updater.pipeline.again import retry
 from bulk_updater.state import State
 
 from .again import Refusing, sandbox_with
@@ -272,6 +273,23 @@ async def test_a_contact_that_is_forgotten_before_its_turn_is_not_sent_to(folder
     )
     if only_changed:
         assert await remembered(folder) == {f"c-{n}": False for n in range(len(reached))}
+
+
+async def test_a_retry_does_not_send_to_what_is_forgotten_by_then(folder):
+    """Two rows FAILED; a day later one contact is forgotten: SKIPPED, `expired`, no request."""
+    write(folder, ("soon", "bad", forgotten_in(3600)), ("later", "bad", LATER))
+    refusing = Refusing("bad")
+    async with sandbox_with(refusing) as sandbox:
+        config = config_of(sandbox, folder)
+        assert (await night(config)).outcomes["FAILED"] == 2
+        refusing.codes.clear()
+        summary = await retry(config, now=lambda: NOW.timestamp() + 86_400)
+        assert sent(refusing) == ["bad"]
+        assert sandbox.counters["update_contact_attributes"].received == 3
+    assert outcomes(summary) == {1: "SKIPPED", 2: "UPDATED"}
+    assert (summary.outcomes["SKIPPED"], summary.outcomes["UPDATED"]) == (1, 1)
+    last = {record["row"]: record for record in ledger_of(summary)}
+    assert last[1]["error_code"] == "expired"
 
 
 async def test_what_is_forgotten_leaves_no_mark(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from bulk_updater.config import ConnectionConfig, PacingConfig, RunConfig
 from bulk_updater.connect import CredentialsEnd
 from bulk_updater.pipeline import plan, run
-from bulk_updater.pipeline.lasting import describe_credentials_end
+from bulk_updater.pipeline.lasting import describe_credentials_end, lasts_s
 from bulk_updater.sandbox import Sandbox
+from bulk_updater.schedule import ScheduleConfig, parse_until, parse_window
 
 from .helpers import config_for, fast, people, write_export
 
@@ -69,6 +71,54 @@ def test_a_session_of_unknown_end_is_a_milder_warning():
     assert "If they end before it does, it will stop then" in text
 
 
+HOUR = 3600.0
+
+
+def lasts_h(takes_h: float, **schedule: object) -> float:
+    """Hours that a run lasts which begins at `NOW`, a noon, and takes so many hours of sending."""
+    config = RunConfig(
+        mapping=Path("mapping.yaml"),
+        sources=(Path("export.csv"),),
+        schedule=ScheduleConfig(**schedule),
+        connection=ConnectionConfig(connect_timeout_s=180.0, read_timeout_s=180.0),
+    )
+    return lasts_s(config, takes_h * HOUR, NOW.timestamp()) / HOUR
+
+
+WINDOW = parse_window("22:00-06:00Z")
+AT_MIDNIGHT = (NOW + timedelta(hours=12)).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("takes_h", "schedule", "lasts"),
+    [
+        (0, {}, 0),
+        (30, {}, 30),
+        # One process waits for all of its nights, each of eight hours less six minutes.
+        (0, {"window": WINDOW}, 0),
+        (2, {"window": WINDOW}, 12),
+        (10, {"window": WINDOW}, 34 + 2.1),
+        # At its deadline it ends, and not when all would be sent.
+        (2, {"for_s": 8 * HOUR}, 2),
+        (30, {"for_s": 8 * HOUR}, 8),
+        (30, {"until": parse_until("06:00Z")}, 18),
+        (30, {"until": AT_MIDNIGHT}, 12),
+        (30, {"until": NOW.timestamp()}, 0),
+        (30, {"for_s": 1e-9}, 0),
+        # The window opens two hours before the deadline, or behind it.
+        (1, {"window": WINDOW, "until": AT_MIDNIGHT}, 11),
+        (5, {"window": WINDOW, "until": AT_MIDNIGHT}, 12),
+        (5, {"window": WINDOW, "for_s": 9 * HOUR}, 9),
+        # Never, as good as.
+        (1e9, {}, 87_600),
+        (1e9, {"window": WINDOW}, 87_600),
+    ],
+)
+def test_how_long_one_process_lasts(takes_h, schedule, lasts):
+    """To the end of the sending, waits for its window included, and never beyond its deadline."""
+    assert lasts_h(takes_h, **schedule) == pytest.approx(lasts, abs=1e-6)
+
+
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> datetime:
     """The sandbox's own key pair, good for another ten hours."""
@@ -102,6 +152,20 @@ def test_a_plan_says_it_at_its_own_pace(folder, session, per_s):
     assert len(warnings) == (per_s < 1)
     for text in warnings:
         assert text.startswith(f"The credentials end at {session:%Y-%m-%d %H:%M} UTC, the run at")
+
+
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize("ends_in_h", [9, 11])
+def test_a_plan_counts_to_the_deadline_of_the_night(folder, ends_in_h):
+    """28 h of sending end with the night: before credentials that last ten hours, or after."""
+    config = RunConfig(
+        mapping=folder / "mapping.yaml",
+        sources=(write_export(folder, people(100)),),
+        connection=ConnectionConfig(region="eu-west-1"),
+        pacing=PacingConfig(rate=0.001),
+        schedule=ScheduleConfig(for_s=ends_in_h * HOUR),
+    )
+    assert len(about_credentials(plan(config).warnings)) == (ends_in_h > 10)
 
 
 @pytest.mark.looptime

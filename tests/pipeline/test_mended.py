@@ -403,6 +403,128 @@ async def test_a_copy_that_two_runs_may_have_left_is_an_export_of_its_own(folder
         assert refusing.seen == [{"b": "b1"}]
 
 
+@pytest.mark.parametrize("code", ["unknown_value", "", "ConflictException"])
+async def test_of_two_runs_the_codes_tell_which_left_the_rows(folder, caplog, code):
+    """Row 1 was INVALID one night, and FAILED the next: `_error_code` tells them apart.
+
+    Where it is empty, two runs may have left the row; where it is of neither, it is of no run, and
+    the warning says so.
+    """
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        export(folder / "export.csv", *ROWS)
+        first = await run(config_of(sandbox, folder, run_dir=folder / "away" / "one"))
+        path = away(first, folder, {"B": "b1", "_error_code": code})
+        export(folder / "export.csv", "missing-1 a=old", "c-1 a=new")
+        second = await run(config_of(sandbox, folder, run_dir=folder / "runs" / "two"))
+        assert outcomes(second) == {"UPDATED": 1, "FAILED": 1}
+        if code != "unknown_value":
+            await expect_own(sandbox, folder, refusing, caplog, path)
+            why = "with other codes than _error_code says" if code else "its rows may come from"
+            assert why in caplog.text
+            return
+        refusing.seen.clear()
+        again = await run(config_of(sandbox, folder, path, run_dir=folder / "m"))
+        assert refusing.seen == [{"b": "b1"}]
+    assert outcomes(again) == {"UPDATED": 1}
+    noted = json.loads((folder / "m" / "run.json").read_text())
+    assert noted["mends"]["run_dir"] == str(folder / "away" / "one")
+
+
+async def test_codes_of_both_operations_are_compared(folder):
+    """A row that failed for both has two codes in one cell, and each has to be the run's."""
+    export(folder / "export.csv", "c-1 a=bad n=bad", "c-2 a=2")
+    refusing = Refusing("bad", code="ConflictException")
+    async with sandbox_with(refusing) as sandbox:
+        config = config_of(sandbox, folder, mapping=folder / "both.yaml")
+        first = await run(replace(config, run_dir=folder / "away" / "run"))
+        (row,) = read_table(Path(first.failed))
+        assert row["_error_code"] == "ConflictException; ConflictException"
+        for number, codes in enumerate(
+            ["ConflictException; ConflictException", "ConflictException", "ConflictException; X"]
+        ):
+            name = f"{number}.csv"
+            path = mend(
+                first.failed, {"A": "1", "Name": "n", "_error_code": codes}, to=folder / name
+            )
+            again = replace(
+                config, sources=(path,), run_dir=folder / name[0], runs_dir=folder / "away"
+            )
+            await run(again)
+            noted = json.loads((folder / name[0] / "run.json").read_text())
+            assert (noted["mends"] is None) == codes.endswith("X")
+
+
+# --- Runs that a newer export took over from --------------------------------------------------
+
+OLDER = "took over from the run that the rows come from, with a newer export. Nothing was sent"
+
+
+@pytest.mark.parametrize("how", ["named", "lies in it", "found"])
+async def test_rows_of_a_superseded_run_are_not_mended(folder, how):
+    """A newer export wrote to their contacts: however the run is known, nothing is sent."""
+    export(folder / "export.csv", *ROWS)
+    newer = export(folder / "newer.csv", "c-1 a=newest b=b2")
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        first = await run(config_of(sandbox, folder, run_dir=folder / "runs" / "old"))
+        path = mend(first.failed, {"B": "b1"})
+        if how != "lies in it":
+            path = away(first, folder, {"B": "b1"})
+        settings = {"run_dir": folder / "new", "supersede": folder / "runs" / "old"}
+        await run(config_of(sandbox, folder, newer, **settings))
+        refusing.seen.clear()
+        mends = folder / "runs" / "old" if how == "named" else None
+        with pytest.raises(UsageError, match=f"run in .*new {OLDER}"):
+            await run(config_of(sandbox, folder, path, run_dir=folder / "m", mends=mends))
+        assert refusing.seen == []
+        assert attributes(sandbox, "c-1") == {"a": "newest", "b": "b2"}
+    assert "mended_by" not in json.loads((folder / "runs" / "old" / "run.json").read_text())
+
+
+async def test_where_one_of_two_runs_is_superseded_the_right_one_is_to_be_named(folder):
+    """The rows may be older than what is applied, so they are no export of their own."""
+    export(folder / "export.csv", *ROWS)
+    newer = export(folder / "newer.csv", "c-1 a=newest b=bad", "c-2 a=2")
+    refusing = Refusing()
+    async with sandbox_with(refusing) as sandbox:
+        old, new = folder / "runs" / "old", folder / "runs" / "new"
+        first = await run(config_of(sandbox, folder, run_dir=old))
+        path = mend(first.failed, {"B": "b1"}, to=folder / "mended.csv")
+        second = await run(config_of(sandbox, folder, newer, run_dir=new, supersede=old))
+        assert outcomes(second) == {"UPDATED": 1, "INVALID": 1}
+        refusing.seen.clear()
+        with pytest.raises(UsageError, match=r"Name the run that they come from with --mends"):
+            await run(config_of(sandbox, folder, path, run_dir=folder / "m"))
+        assert refusing.seen == []
+        path = mend(second.failed, {"B": "b2"}, to=folder / "newer_mended.csv")
+        again = await run(config_of(sandbox, folder, path, run_dir=folder / "n", mends=new))
+        assert attributes(sandbox, "c-1") == {"a": "newest", "b": "b2"}
+    assert outcomes(again) == {"UPDATED": 1}
+
+
+async def test_a_mended_run_that_is_superseded_ends_the_mending(folder):
+    """What took over from it is newer than all rows of the first run: none is sent again."""
+    export(folder / "export.csv", *ROWS, "c-3 a=refused")
+    newer = export(folder / "newer.csv", "c-1 a=newest b=b3")
+    refusing = Refusing("refused")
+    async with sandbox_with(refusing) as sandbox:
+        config = config_of(sandbox, folder)
+        first = await run(config)
+        path = mend(first.failed, {"B": "b1"}, {}, to=folder / "mended.csv")
+        mended = {"run_dir": folder / "m", "mends": folder / "run"}
+        await run(config_of(sandbox, folder, path, **mended))
+        settings = {"run_dir": folder / "new", "supersede": folder / "m"}
+        await run(config_of(sandbox, folder, newer, **settings))
+        refusing.codes.clear()
+        refusing.seen.clear()
+        with pytest.raises(UsageError, match=OLDER):
+            await retry(config)
+        with pytest.raises(UsageError, match=OLDER):
+            await run(config_of(sandbox, folder, path, run_dir=folder / "o", mends=folder / "run"))
+        assert refusing.seen == []
+
+
 async def test_what_is_decided_of_a_copy_holds_when_it_goes_on(folder, caplog):
     """A run that began as an export of its own stays one, though its origin is there by now."""
     export(folder / "export.csv", *ROWS)

@@ -11,7 +11,8 @@ from bulk_updater.errors import LedgerCorrupt
 from bulk_updater.pipeline.origin import is_run, runs_that_left
 
 OPERATION = "update_contact_attributes"
-ROWS = {(2, OPERATION), (3, OPERATION)}
+ROWS = dict.fromkeys([(2, OPERATION), (3, OPERATION)])
+CODES = {(2, OPERATION): "unknown_value", (3, OPERATION): "TooOldException"}
 NOTED = {
     "run_id": "r",
     "mapping": {"path": "mapping.yaml", "sha256": "a" * 64},
@@ -28,14 +29,19 @@ def write_run(path: Path, *, ledger=LEDGER, **change) -> Path:
     (path / "run.json").write_text(json.dumps(NOTED | change))
     records = (
         {"run_id": "r", "row": row, "operation": OPERATION, "outcome": outcome}
-        for row, outcome in ledger
+        | ({"error_code": code[0]} if code else {})
+        for row, outcome, *code in ledger
     )
     (path / "ledger.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
     return path
 
 
 def found(*roots: Path, rows=ROWS, but: Path = Path("nowhere")) -> list[Path]:
-    return list(runs_that_left(rows, NOTED, roots=roots, but=but))
+    return [each.path for each in runs_that_left(rows, NOTED, roots=roots, but=but)]
+
+
+def has_codes(path: Path) -> list[bool]:
+    return [each.has_codes for each in runs_that_left(CODES, NOTED, roots=[path], but=path)]
 
 
 def test_runs_are_looked_for_two_levels_down(tmp_path):
@@ -97,12 +103,59 @@ def test_what_else_a_run_left_does_not_matter(tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    "rows", [set(), {(2, "update_contact")}, {(2, OPERATION), (2, "update_contact")}]
+    "rows", [[], [(2, "update_contact")], [(2, OPERATION), (2, "update_contact")]]
 )
 def test_rows_count_with_their_operations(tmp_path, rows):
     """A row that failed for one operation did not fail for the other; no rows are of no run."""
     write_run(tmp_path / "run")
-    assert found(tmp_path, rows=rows) == []
+    assert found(tmp_path, rows=dict.fromkeys(rows)) == []
+
+
+ROW_2 = (2, "INVALID", "unknown_value")
+ROW_3 = (3, "FAILED", "TooOldException")
+OTHER_3 = (3, "FAILED", "ReadTimeoutError")
+
+
+@pytest.mark.parametrize(
+    ("ledger", "expected"),
+    [
+        ((ROW_2, ROW_3), True),
+        ((ROW_2, OTHER_3), False),
+        ((ROW_2, (3, "FAILED")), False),
+        (((2, "INVALID", "TooOldException"), (3, "FAILED", "unknown_value")), False),
+        # A retry came since: the code that the file names stands in the ledger all the same.
+        ((ROW_2, ROW_3, OTHER_3), True),
+        ((ROW_2, OTHER_3, ROW_3), True),
+        # One of a row that was settled well meanwhile, and failed again.
+        ((ROW_2, ROW_3, (3, "UPDATED"), OTHER_3), True),
+        # A code of another outcome is none that failed.csv names.
+        ((ROW_2, (3, "SKIPPED", "TooOldException"), OTHER_3), False),
+    ],
+)
+def test_rows_that_failed_for_other_reasons_are_of_another_run(tmp_path, ledger, expected):
+    """The run has them among its failed ones, and it is told that their codes are not its."""
+    write_run(tmp_path / "run", ledger=(*ledger, (4, "INVALID", "too_long")))
+    assert has_codes(tmp_path) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("mending", "expected"),
+    [
+        # Its numbers are its own: row 1 there is row 3 here.
+        (((1, "FAILED", "TooOldException"),), True),
+        (((1, "FAILED", "ReadTimeoutError"),), False),
+        (((1, "SKIPPED", "TooOldException"),), False),
+        (None, False),
+    ],
+)
+def test_codes_of_a_run_that_mended_the_rows_count(tmp_path, mending, expected):
+    """What fails there again has its number in the first run, and a new code."""
+    other = tmp_path / "other" / "deep" / "run"
+    noted = [{"run_id": "m", "run_dir": str(other)}]
+    write_run(tmp_path / "runs" / "run", ledger=(ROW_2, OTHER_3), mended_by=noted)
+    if mending is not None:
+        write_run(other, ledger=mending)
+    assert has_codes(tmp_path / "runs") == [expected]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"no JSON", b"\xff\xfe"])

@@ -8,11 +8,19 @@ import importlib
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bulk_updater.config import ChangesConfig, ConnectionConfig, PacingConfig, RunConfig
+from bulk_updater.config import (
+    DOCUMENTED_BURST,
+    ChangesConfig,
+    ConnectionConfig,
+    PacingConfig,
+    RunConfig,
+)
 from bulk_updater.connect import AppliedQuotas
 from bulk_updater.errors import SourceError
 from bulk_updater.learnt import Learnt, LearntQuotas
@@ -244,6 +252,89 @@ async def test_a_plan_of_what_changed_counts_what_a_run_would_send(folder):
         assert sandbox.counters[ATTRIBUTES].received == 100
     assert (folder / "runs" / "state.sqlite").read_bytes() == kept
     assert not (folder / "second").exists()
+
+
+STALE = f"""
+contact_started: {{column: Started}}
+update_contact_attributes:
+  InstanceId: {INSTANCE}
+  InitialContactId: "{{Contact}}"
+  Attributes:
+    a: "{{A}}"
+"""
+
+
+def write_stale(folder: Path, now: float, *rows: tuple[str, float | None]) -> None:
+    """An export of values with the seconds that Connect keeps each row's contact for from now on;
+    None: it is not known."""
+    (folder / "mapping.yaml").write_text(STALE)
+    at = datetime.fromtimestamp(now, UTC)
+    began = (
+        "" if left_s is None else (at + timedelta(seconds=left_s)).replace(year=2024).isoformat()
+        for _, left_s in rows
+    )
+    lines = [f"c-{n},{a},{s}" for n, ((a, _), s) in enumerate(zip(rows, began, strict=True))]
+    (folder / "export.csv").write_text("\n".join(["Contact,A,Started", *lines, ""]))
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("order", "n_expired"), [("file", 102), ("oldest-first", 22)])
+async def test_a_plan_counts_what_is_forgotten_before_its_turn(
+    folder, monkeypatch, order, n_expired
+):
+    """As SKIPPED with `expired`, without time for it; a run comes to the same, but for its burst.
+
+    One a second: what has 80 s left stands behind 100 others, or goes first.
+    """
+    now = datetime(2026, 3, 1, 8, tzinfo=UTC).timestamp()
+    left = [None, *[50 * 86_400.0] * 99, -1.0, 0.0, *[80.0] * 100]
+    write_stale(folder, now, *((f"{n}", left_s) for n, left_s in enumerate(left)))
+    monkeypatch.setattr(MODULE, "time", SimpleNamespace(time=lambda: now))
+    loop = asyncio.get_running_loop()
+    settings = {"pacing": PacingConfig(rate=1.0), "order": order, "max_in_flight": 1}
+    async with Sandbox(fast()) as sandbox:
+        made = await plan_against(sandbox, folder, **settings)
+        began_s = now - loop.time()
+        summary = await run(
+            config_for(sandbox, folder, **settings), now=lambda: began_s + loop.time()
+        )
+    (operation,) = made.operations
+    assert operation.skipped["expired"] == n_expired
+    assert (operation.n_requests, made.takes_s) == (202 - n_expired, 202.0 - n_expired)
+    assert n_expired - DOCUMENTED_BURST <= summary.outcomes["SKIPPED"] <= n_expired
+    assert summary.outcomes["UPDATED"] == 202 - summary.outcomes["SKIPPED"]
+
+
+@pytest.mark.looptime
+async def test_the_oldest_of_one_day_go_as_they_stand(folder, monkeypatch):
+    """By the day, as a run sends them: what has 5 s left waits for what stands before it."""
+    now = datetime(2026, 3, 1, 8, tzinfo=UTC).timestamp()
+    monkeypatch.setattr(MODULE, "time", SimpleNamespace(time=lambda: now))
+    write_stale(folder, now, ("a", 86_400.0), ("b", 65.0), ("c", 5.0), ("d", None))
+    async with Sandbox(fast()) as sandbox:
+        made = await plan_against(
+            sandbox, folder, pacing=PacingConfig(rate=0.1), order="oldest-first"
+        )
+    (operation,) = made.operations
+    assert (operation.n_requests, operation.skipped["expired"]) == (3, 1)
+
+
+@pytest.mark.looptime
+async def test_what_is_unchanged_takes_no_turn_of_what_is_forgotten_soon(folder, monkeypatch):
+    """Behind 20 unchanged rows the only changed one is sent first, and in time."""
+    now = datetime(2026, 3, 1, 8, tzinfo=UTC).timestamp()
+    rows = [(f"{n}", 900.0) for n in range(20)]
+    write_stale(folder, now, *rows, ("last", 15.0))
+    monkeypatch.setattr(MODULE, "time", SimpleNamespace(time=lambda: now))
+    changes = ChangesConfig(only_changed=True)
+    async with Sandbox(fast()) as sandbox:
+        await run(config_for(sandbox, folder, changes=changes), now=lambda: now)
+        write_stale(folder, now, *rows, ("changed", 15.0))
+        settings = {"pacing": PacingConfig(rate=0.1), "run_dir": folder / "second"}
+        (told,) = (await plan_against(sandbox, folder, changes=changes, **settings)).operations
+        (all_of_them,) = (await plan_against(sandbox, folder, **settings)).operations
+    assert (told.n_requests, told.n_unchanged, told.skipped["expired"]) == (1, 20, 0)
+    assert (all_of_them.n_requests, all_of_them.skipped["expired"]) == (20, 1)
 
 
 @pytest.mark.looptime
