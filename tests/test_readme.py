@@ -12,7 +12,8 @@ import click
 import pytest
 
 from bulk_updater.cli import cli, exits
-from bulk_updater.cli import night as night_room
+from bulk_updater.cli.figures import WRITE_EVERY_S
+from bulk_updater.cli.standing import Standing
 from bulk_updater.config import (
     DOCUMENTED_BURST,
     DOCUMENTED_RATE_PER_S,
@@ -42,8 +43,8 @@ PROSE = " ".join(README.split())
 
 
 @pytest.fixture
-def night():
-    """A night whose run has finished."""
+def standing():
+    """Where a run stands that has finished."""
     summary = RunSummary(
         run_id="20261122T220000Z-9b3202",
         state="finished",
@@ -56,9 +57,9 @@ def night():
         took_s=0.8,
         ledger="runs/mapping/export-98835db0c745/ledger.jsonl",
     )
-    tonight = night_room.Night({"mapping": "mapping.yaml"})
-    tonight.summary = summary
-    return tonight
+    finished = Standing()
+    finished.summary = summary
+    return finished
 
 
 def blocks(language: str) -> list[str]:
@@ -203,13 +204,13 @@ def test_every_exit_code_is_in_the_readme():
     assert named == {0, *codes}
 
 
-def test_the_summary_line_is_the_programs(night):
+def test_the_summary_line_is_the_programs(standing):
     """Every key of a run that finished, in its order, and every outcome among them."""
     (line,) = re.findall(r"^summary (state=.*)$", README, re.MULTILINE)
     keys = [word.partition("=")[0] for word in line.split()]
-    assert keys == list(night.fields(0, state=None, error=None))
+    assert keys == list(standing.fields(0, state=None, error=None))
     assert {outcome.value.lower() for outcome in Outcome} <= set(keys)
-    assert "error" in night.fields(3, state=None, error="run_stopped")
+    assert "error" in standing.fields(3, state=None, error="run_stopped")
     assert "`error=` names what ended it" in PROSE
 
 
@@ -229,7 +230,7 @@ def test_the_names_of_the_metrics_are_the_programs(tmp_path):
         "bulk_updater_last_success_timestamp_seconds",
         *(name for name in written if "last_success" not in name),
     ]
-    assert f"every {night_room._WRITE_EVERY_S:.0f} seconds and at the end" in told
+    assert f"every {WRITE_EVERY_S:.0f} seconds and at the end" in told
 
 
 def test_the_defaults_of_the_nights_are_the_programs():
@@ -365,6 +366,18 @@ HELD = {
     "what that has applied since is SUPERSEDED in it": (
         "pipeline/test_only_changed.py::test_an_older_run_that_is_resumed_undoes_nothing"
     ),
+    "A run without `--only-changed`": (
+        "pipeline/test_doubting.py::test_what_another_run_wrote_is_sent_again_by_the_next_night"
+    ),
+    "a `retry` and a run of mended rows ask nobody what is remembered": (
+        "pipeline/test_doubting.py::test_mended_rows_put_their_contacts_in_doubt"
+    ),
+    "put the contacts that they write to in doubt: the next night sends those again": (
+        "pipeline/test_doubting.py::test_what_a_retry_sends_is_in_doubt"
+    ),
+    "The state file is the one beside the runs, or what `--state` names": (
+        "cli/test_guards.py::test_a_run_of_all_rows_is_told_which_state_it_changes"
+    ),
     "`--refresh 30d` sends again what was applied longer ago": (
         "pipeline/test_only_changed.py::test_what_is_older_than_refresh_is_sent_all_the_same"
     ),
@@ -452,6 +465,15 @@ HELD = {
     "or the only one under `runs` or beside it that left these rows": (
         "pipeline/test_mended.py::test_the_run_of_a_copy_is_found_by_its_rows"
     ),
+    "that left these rows with these error codes (`_error_code`)": (
+        "pipeline/test_mended.py::test_of_two_runs_the_codes_tell_which_left_the_rows"
+    ),
+    "Of a run that a newer export took over from no row is mended": (
+        "pipeline/test_mended.py::test_rows_of_a_superseded_run_are_not_mended"
+    ),
+    "both are refused once a newer night has begun": (
+        "pipeline/test_doubting.py::test_mended_rows_are_refused_once_a_newer_night_has_begun"
+    ),
     "Where there is none": (
         "pipeline/test_mended.py::test_a_copy_whose_run_is_not_near_is_an_export_of_its_own"
     ),
@@ -469,6 +491,9 @@ HELD = {
     ),
     "a row whose contact Connect has forgotten by its turn is SKIPPED as `expired`": (
         "pipeline/test_feeding.py::test_a_contact_that_is_forgotten_before_its_turn_is_not_sent_to"
+    ),
+    "`plan` counts how many that will be at the pace that the run begins with": (
+        "pipeline/test_plan.py::test_a_plan_counts_what_is_forgotten_before_its_turn"
     ),
     "sends first what is forgotten first": (
         "pipeline/test_feeding.py::test_the_oldest_go_first_and_a_contact_keeps_its_order"
@@ -539,7 +564,8 @@ HELD = {
     "The tests run the crontab's lines": (
         "test_samples_night.py::test_the_lines_of_the_crontab_work"
     ),
-    "and the service's command": "test_samples_night.py::test_the_service_runs_a_night",
+    "lines, the service's command": "test_samples_night.py::test_the_service_runs_a_night",
+    "and the script of the ECS task": ("test_samples_night.py::test_the_script_of_the_task_works"),
     "have systemd check the units where there is one": (
         "test_samples_night.py::test_systemd_takes_the_units"
     ),
