@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bulk_updater.errors import ConfigError, RunStopped, SourceError, UsageError
+from bulk_updater.model import Outcome
 from bulk_updater.pipeline.deciding import Gathering, Recall, decide
 from bulk_updater.pipeline.identity import bare_url, is_local
 from bulk_updater.pipeline.work import frames_as_counted
@@ -159,13 +160,13 @@ def decide_job(
 
 
 def describe(decisions: Decisions) -> Iterator[str]:
-    """What was decided, a sentence a line."""
-    n_to_send = decisions.n_requests - decisions.n_unchanged - decisions.n_superseded
-    parts = [f"{count(decisions.n_unchanged, 'row is', 'rows are')} unchanged"]
-    if decisions.n_superseded:
-        parts.append(f"{decisions.n_superseded:,} superseded by a newer run")
-    parts.append(f"{n_to_send:,} to send")
-    yield f"Of {count(decisions.n_requests, 'row')} that can be sent, {', '.join(parts)}."
+    """What was decided of the rows that are left, a sentence a line."""
+    left = decisions.left
+    parts = [f"{count(left[Outcome.UNCHANGED], 'row is', 'rows are')} unchanged"]
+    if left[Outcome.SUPERSEDED]:
+        parts.append(f"{left[Outcome.SUPERSEDED]:,} superseded by a newer run")
+    parts.append(f"{left[None]:,} to send")
+    yield f"Of {count(sum(left.values()), 'row')} that can be sent, {', '.join(parts)}."
 
 
 def refuse_if_too_much(decisions: Decisions, changes: ChangesConfig) -> None:

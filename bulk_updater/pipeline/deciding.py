@@ -235,6 +235,8 @@ class Decisions:
         n_new: Those of contacts that nothing is remembered of.
         n_changed: Those of contacts of which something else is remembered.
         n_remembered: Contacts that something is remembered of, in the export or not.
+        left: Of the rows that make a request and are not settled, how many are decided to be
+            UNCHANGED and SUPERSEDED; None counts those that are to be sent.
         to_send: The contacts that are to be sent, by operation and instance.
         ours: Contacts whose rows this run has applied, all of them, and which are not remembered
             so, by operation and instance: it was killed in between.
@@ -243,6 +245,7 @@ class Decisions:
     def __init__(self, codes: dict[str, npt.NDArray[np.uint8]]) -> None:
         self.n_requests = self.n_unchanged = self.n_superseded = 0
         self.n_new = self.n_changed = self.n_remembered = 0
+        self.left: dict[Outcome | None, int] = dict.fromkeys((*UNSENT, None), 0)
         self.to_send: dict[tuple[str, str], Contacts] = {}
         self.ours: dict[tuple[str, str], Contacts] = {}
         self._codes = codes
@@ -282,8 +285,15 @@ class Decisions:
             self.ours[where] = contacts.only(known.ours)
         to_send = contacts.only(~known.unchanged & ~known.superseded & ~known.ours)
         self.to_send[where] = to_send
+        is_left = settled.select_unsettled(contacts.rows, contacts.operation)
+        left = contacts.rows if is_left.all() else contacts.rows[is_left]
+        for outcome in UNSENT:
+            decided = codes[left] & ~np.uint8(SEVERAL) == CODES[outcome]
+            self.left[outcome] += int(decided.sum())
         unsettled = settled.select_unsettled(to_send.rows, contacts.operation)
-        self._n_to_send[contacts.operation] += int(unsettled.sum())
+        n_to_send = int(unsettled.sum())
+        self._n_to_send[contacts.operation] += n_to_send
+        self.left[None] += n_to_send
 
 
 class _Known:

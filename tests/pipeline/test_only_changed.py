@@ -110,6 +110,17 @@ async def test_exactly_what_changed_is_sent(nights, caplog):
     assert (await nights.run(*(rows | changed).values())).sent == []
 
 
+async def test_a_resume_says_what_is_decided_of_the_rows_that_are_left(nights, caplog):
+    """Of six rows two are sent and one is UNCHANGED by then: three are left, all to be sent."""
+    rows = [f"c-{n} a={n}" for n in range(6)]
+    await nights.run(rows[5])
+    await nights.stopped(*rows, after=2)
+    with caplog.at_level(logging.INFO, logger="bulk_updater"):
+        night = await nights.same_night()
+    assert night.sent == rows[2:5]
+    assert "Of 3 rows that can be sent, 0 rows are unchanged, 3 to send." in caplog.text
+
+
 async def test_the_order_of_the_rows_does_not_matter(nights):
     """The same rows in another order, some of them gone: nothing is sent."""
     rows = [f"c-{n} a={n}" for n in range(30)]

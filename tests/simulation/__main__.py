@@ -53,11 +53,14 @@ def run_seeds(seeds: range) -> Tally:
         broken, history = check(draw(seed))
         tally.counts["seeds"] += 1
         if history is not None:
-            tally.counts["rows"] += len(history.scenario.rows)
-            tally.counts["executions"] += len(history.executions)
-            tally.counts["requests"] += len(history.attempts)
-            tally.endings += history.hit
             tally.faults += history.faults
+            for each in history.directories:
+                tally.counts["rows"] += len(each.scenario.rows)
+                tally.counts["executions"] += len(each.executions)
+                tally.counts["requests"] += len(each.attempts)
+                tally.counts["retries"] += sum(one.command == "retry" for one in each.executions)
+                tally.counts["newer"] += each.older is not None
+                tally.endings += each.hit
         if broken:
             tally.broken[seed] = broken
     return tally
@@ -115,7 +118,9 @@ def section(tally: Tally, took_s: float) -> Section:
     return Section(
         what=(
             f"{counts['seeds']:,} seeds: {counts['rows']:,} rows, {counts['executions']:,} "
-            f"executions, {counts['requests']:,} requests, in {took_s / 60:.0f} minutes. How often "
+            f"executions, {counts['requests']:,} requests, in {took_s / 60:.0f} minutes. Of the "
+            f"executions {counts['retries']:,} were retries, and {counts['newer']:,} runs took "
+            "over from an older one. How often "
             "an execution was ended early (by what: where), and how often each fault of the "
             "service, of the way there and of the disk happened."
         ),

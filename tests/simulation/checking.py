@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .loop import Stuck
 from .oracle import violations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .history import History
+    from .scenario import Row
 
 
 def check(scenario: Scenario) -> tuple[list[str], History | None]:
@@ -62,10 +63,8 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         for first in range(0, n_rows, size):
             yield _without_rows(scenario, first, first + size)
         size //= 2
-    for name in ("endings", "episodes"):
-        left = getattr(scenario, name)
-        for index in range(len(left)):
-            yield dataclasses.replace(scenario, **{name: left[:index] + left[index + 1 :]})
+    yield from _with_less_afterwards(scenario)
+    yield from _without_one_of(scenario, "endings", "episodes")
     for kind in scenario.faults:
         faults = {name: share for name, share in scenario.faults.items() if name != kind}
         yield dataclasses.replace(scenario, faults=faults)
@@ -75,10 +74,45 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
             yield dataclasses.replace(scenario, **{name: getattr(plain, name)})
 
 
+def _without_one_of(of: Any, *names: str) -> Iterator[Any]:
+    """It, without one of the things that some of its members hold."""
+    for name in names:
+        left = getattr(of, name)
+        for index in range(len(left)):
+            yield dataclasses.replace(of, **{name: left[:index] + left[index + 1 :]})
+
+
+def _with_less_afterwards(scenario: Scenario) -> Iterator[Scenario]:
+    """Without some of what comes after the run."""
+    yield from _without_one_of(scenario, "retries")
+    for index, retry in enumerate(scenario.retries):
+        for smaller in _without_one_of(retry, "endings", "episodes"):
+            retries = [*scenario.retries[:index], smaller, *scenario.retries[index + 1 :]]
+            yield dataclasses.replace(scenario, retries=tuple(retries))
+    newer = scenario.newer
+    if newer is None:
+        return
+    yield dataclasses.replace(scenario, newer=None)
+    smallers = _without_one_of(newer, "rows", "endings", "episodes")
+    for smaller in (*smallers, dataclasses.replace(newer, again=None)):
+        if smaller != newer:
+            yield dataclasses.replace(scenario, newer=smaller)
+
+
 def _without_rows(scenario: Scenario, first: int, end: int) -> Scenario:
     """Rows carry their number, so those that are left get new ones."""
     left = scenario.rows[:first] + scenario.rows[end:]
-    rows = tuple(
-        dataclasses.replace(row, number=f"n{number:06d}") for number, row in enumerate(left, 1)
-    )
-    return dataclasses.replace(scenario, rows=rows)
+    numbers = {row.number: f"n{number:06d}" for number, row in enumerate(left, 1)}
+    gone = {row.number for row in scenario.rows} - numbers.keys()
+
+    def renumbered(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        return tuple(
+            dataclasses.replace(row, number=numbers.get(row.number, row.number))
+            for row in rows
+            if row.number not in gone
+        )
+
+    newer = scenario.newer
+    if newer is not None:
+        newer = dataclasses.replace(newer, rows=renumbered(newer.rows))
+    return dataclasses.replace(scenario, rows=renumbered(left), newer=newer)

@@ -96,6 +96,10 @@ class Disk:
         really(source, target)
         self._passing("after rename")
 
+    def durable(self, path: Path) -> bytes:
+        """What is durable of a file; nothing where it is not there."""
+        return self._durable.get(path.stat().st_ino, b"") if path.exists() else b""
+
     def image(self) -> dict[Path, bytes]:
         """What is there, for whoever asks now."""
         return {

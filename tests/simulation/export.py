@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .scenario import Row, Scenario
 
 INVALID, SKIPPED = "INVALID", "SKIPPED"
+UNCHANGED, SUPERSEDED = "UNCHANGED", "SUPERSEDED"
 MAX_ATTRIBUTES_BYTES = 32_768
 
 _TIERS = {
@@ -119,12 +120,20 @@ def written_by(operation: str, members: dict) -> dict[str, str]:
     if operation == ATTRIBUTES:
         return dict(members["Attributes"])
     references = members.get("References", {})
-    return {"Name": members["Name"]} | {
-        f"References.{key}": value["Value"] for key, value in references.items()
-    }
+    name = {"Name": members["Name"]} if "Name" in members else {}
+    return name | {f"References.{key}": value["Value"] for key, value in references.items()}
 
 
-def row_of(operation: str, members: dict) -> int:
-    """The row that a request was made for; of merged ones the last."""
-    marker = members["Attributes"]["number"] if operation == ATTRIBUTES else members["Name"]
-    return int(marker[1:])
+def number_in(operation: str, members: dict) -> str | None:
+    """The number of the row that a request was made for, of merged ones the last.
+
+    None where it has none: later rows wrote theirs, and it is what is left of a row.
+    """
+    if operation == ATTRIBUTES:
+        return members["Attributes"].get("number")
+    return members.get("Name")
+
+
+def row_numbers(rows: tuple[Row, ...]) -> dict[str, int]:
+    """Each row of an export, from 1, by the number in its cell."""
+    return {row.number: at for at, row in enumerate(rows, start=1)}

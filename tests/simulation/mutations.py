@@ -12,12 +12,15 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import numpy as np
+
 import bulk_updater.files
 import bulk_updater.ledger.recovery
 import bulk_updater.ledger.writer
 import bulk_updater.locks
 import bulk_updater.operations
 import bulk_updater.pipeline.failed
+import bulk_updater.pipeline.later
 import bulk_updater.pipeline.sender
 import bulk_updater.retry
 from bulk_updater.connect import Receipt
@@ -26,7 +29,9 @@ from bulk_updater.errors import AccessError, RequestRejected, SendError, Throttl
 from bulk_updater.ledger.writer import Ledger
 from bulk_updater.model import Outcome, Progress, Request, Verdict
 from bulk_updater.pacing import Pacer
-from bulk_updater.pipeline.run import run as run_pipeline
+from bulk_updater.pipeline import again, execution, identity, superseding
+from bulk_updater.pipeline.execution import Execution
+from bulk_updater.pipeline.later import LaterWrites
 from bulk_updater.pipeline.sender import Sender
 from bulk_updater.retry import TREATMENTS, Treatment
 
@@ -36,6 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from .scenario import Scenario
+
+_later = bulk_updater.pipeline.later
 _sender = bulk_updater.pipeline.sender
 _writer = bulk_updater.ledger.writer
 
@@ -185,10 +193,9 @@ def swallows_a_failure() -> AbstractContextManager[Any]:
         if sent.error is None:
             await real(self, batch, sent)
 
-    execution = run_pipeline.__globals__["_Execution"]
     stack = contextlib.ExitStack()
     stack.enter_context(mock.patch.object(Sender, "_append", append))
-    stack.enter_context(mock.patch.object(execution, "_expect_all_settled", return_value=None))
+    stack.enter_context(mock.patch.object(Execution, "_expect_all_settled", return_value=None))
     return stack
 
 
@@ -244,12 +251,12 @@ def leaves_failures_out() -> AbstractContextManager[Any]:
 
 def forgets_what_was_sent() -> AbstractContextManager[Any]:
     """A summary leaves out the attempts that failed."""
-    init = run_pipeline.__globals__["RunSummary"]
+    init = execution.RunSummary
 
     def less(**kwargs: Any) -> Any:
         return init(**{**kwargs, "attempts": kwargs["attempts"] - kwargs["throttled"]})
 
-    return mock.patch.dict(run_pipeline.__globals__, {"RunSummary": less})
+    return mock.patch.object(execution, "RunSummary", less)
 
 
 def counts_every_row_as_updated() -> AbstractContextManager[Any]:
@@ -264,14 +271,13 @@ def counts_every_row_as_updated() -> AbstractContextManager[Any]:
 
 def is_never_in_doubt() -> AbstractContextManager[Any]:
     """A resume does not say that requests may have been sent already."""
-    execution = run_pipeline.__globals__["_Execution"]
-    say = execution._say_settled
+    say = Execution._say_settled
 
     def surely(self: Any) -> str:
         self._in_doubt = 0
         return say(self)
 
-    return mock.patch.object(execution, "_say_settled", surely)
+    return mock.patch.object(Execution, "_say_settled", surely)
 
 
 def goes_on_when_told_to_stop() -> AbstractContextManager[Any]:
@@ -305,6 +311,141 @@ def writes_for_everybody() -> AbstractContextManager[Any]:
     return mock.patch.object(bulk_updater.files, "PRIVATE_MODE", 0o644)
 
 
+def retries_whole_rows() -> AbstractContextManager[Any]:
+    """A retry does not ask what later rows of the contact wrote."""
+    return mock.patch.object(LaterWrites, "trim", lambda _, request, **__: request)
+
+
+def leaves_out_what_failed() -> AbstractContextManager[Any]:
+    """A retry leaves out what later rows wrote, those that FAILED as well."""
+    return mock.patch.object(_later, "_STANDING", (*_later._STANDING, Outcome.FAILED))
+
+
+def lets_earlier_rows_stand() -> AbstractContextManager[Any]:
+    """A retry leaves out what any other row of the contact wrote."""
+    trim = LaterWrites.trim
+
+    def behind_all(self: LaterWrites, request: Request, **_: Any) -> Any:
+        return trim(self, request, row=0)
+
+    return mock.patch.object(LaterWrites, "trim", behind_all)
+
+
+def retries_what_was_applied() -> AbstractContextManager[Any]:
+    """A retry takes rows that are UPDATED, too."""
+    results = again.standing_results
+
+    def as_failed(ledger: Any) -> Any:
+        for record in results(ledger):
+            is_updated = record["outcome"] == Outcome.UPDATED
+            yield {**record, "outcome": Outcome.FAILED} if is_updated else record
+
+    return mock.patch.object(again, "standing_results", as_failed)
+
+
+def hears_no_code() -> AbstractContextManager[Any]:
+    """`retry --code` sends the rows with other codes, too."""
+    select = again.select_failed
+
+    def every(ledger: Any, _: Any, **kwargs: Any) -> Any:
+        return select(ledger, (), **kwargs)
+
+    return mock.patch.object(again, "select_failed", every)
+
+
+def retries_all_but_one() -> AbstractContextManager[Any]:
+    """A retry does not take the last row that failed."""
+    select = again.select_failed
+
+    def fewer(*args: Any, **kwargs: Any) -> Any:
+        selection = select(*args, **kwargs)
+        for rows in selection.rows.values():
+            rows.remove(max(rows))
+        return selection
+
+    return mock.patch.object(again, "select_failed", fewer)
+
+
+def counts_a_retry_before_fsync() -> AbstractContextManager[Any]:
+    """A retry does not wait until its results are on the disk."""
+
+    class Hasty(Ledger):
+        @classmethod
+        def open(cls, path: Any, run_id: str) -> Any:
+            return Ledger.open(path, run_id, sync=lambda _: None)
+
+    return mock.patch.object(again, "Ledger", Hasty)
+
+
+def forgets_the_doubt_of_a_retry() -> AbstractContextManager[Any]:
+    """What a retry leaves in doubt is not noted, since all of its rows have results."""
+    return mock.patch.object(Execution, "_count_in_doubt", return_value=0)
+
+
+def believes_what_is_in_doubt() -> AbstractContextManager[Any]:
+    """Rows of the older run that may have been sent count as not sent."""
+    return mock.patch.object(superseding._RowsInDoubt, "__bool__", return_value=False)
+
+
+def believes_what_failed() -> AbstractContextManager[Any]:
+    """Rows of the older run that FAILED count as applied."""
+    applied = (*superseding._APPLIED, Outcome.FAILED)
+    return mock.patch.object(superseding, "_APPLIED", applied)
+
+
+def believes_the_first_row() -> AbstractContextManager[Any]:
+    """What a contact holds is what the older run's first row of it said."""
+
+    def first(of: Any) -> Any:
+        digests, keys = of
+        return np.lexsort((-np.asarray(digests), keys))
+
+    numpy = mock.Mock(wraps=np, lexsort=first, int64=np.int64, uint64=np.uint64)
+    return mock.patch.object(superseding, "np", numpy)
+
+
+def believes_nothing() -> AbstractContextManager[Any]:
+    """What the older run applied is sent once more."""
+    applied = superseding._Applied
+    return mock.patch.object(applied, "add", return_value=None)
+
+
+def drops_nothing() -> AbstractContextManager[Any]:
+    """The older run's rows that are left stay as they are."""
+    return mock.patch.object(superseding, "_left", side_effect=lambda *_: iter(()))
+
+
+def drops_every_row() -> AbstractContextManager[Any]:
+    """The older run's rows are SUPERSEDED, settled or not."""
+
+    class Nothing:
+        operations: tuple[str, ...] = ()
+
+        def select_unsettled(self, rows: Any, _: str) -> Any:
+            return np.ones(len(rows), dtype=np.bool_)
+
+    left = superseding._left
+    return mock.patch.object(superseding, "_left", lambda note, _: left(note, Nothing()))
+
+
+def takes_over_behind_its_back() -> AbstractContextManager[Any]:
+    """The older run is not told that another one took over from it."""
+    claim = superseding._claim
+
+    def unnoted(*args: Any) -> Any:
+        with mock.patch.object(superseding.RunDir, "write_run_json"):
+            note = claim(*args)
+        del note["superseded_by"]
+        return note
+
+    return mock.patch.object(superseding, "_claim", unnoted)
+
+
+def goes_on_when_superseded() -> AbstractContextManager[Any]:
+    """A run that another one took over from is not refused."""
+    return mock.patch.object(identity, "_refuse_if_superseded", return_value=None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Mutation:
     """A fault of the program.
@@ -313,11 +454,13 @@ class Mutation:
         apply: Makes the program faulty while inside.
         breaks: The promises that are broken by it, each by some of the seeds.
         among: What is the same in all scenarios that it is looked for in; the rest is drawn.
+        needs: Which of the seeds it is looked for in.
     """
 
     apply: Callable[[], AbstractContextManager[Any]]
     breaks: frozenset[str]
     among: dict[str, Any] = dataclasses.field(default_factory=dict)
+    needs: Callable[[Scenario], bool] = lambda _: True
 
 
 def _mutation(
@@ -326,8 +469,21 @@ def _mutation(
     return Mutation(apply, frozenset(breaks), among)
 
 
+def _of_retry(apply: Callable[[], AbstractContextManager[Any]], *breaks: str) -> Mutation:
+    return Mutation(apply, frozenset(breaks), needs=lambda scenario: bool(scenario.retries))
+
+
+def _of_newer(
+    apply: Callable[[], AbstractContextManager[Any]], *breaks: str, **among: Any
+) -> Mutation:
+    return Mutation(
+        apply, frozenset(breaks), among, needs=lambda scenario: scenario.newer is not None
+    )
+
+
 _STOPS = (Ending("stop", "before send", 3),)
 _TEARS = (Ending("kill", "in a write", 2),)
+_FORGETS = (Ending("kill", "after send", 9),)
 
 MUTATIONS = (
     _mutation(acknowledges_before_fsync, "durable_before_freed"),
@@ -347,7 +503,7 @@ MUTATIONS = (
     ),
     _mutation(gives_up_after_one_failure, "failed_for_a_reason"),
     _mutation(pays_no_token_for_a_repeat, "within_the_rate", faults={"throttle": 0.3}),
-    _mutation(swallows_a_failure, "one_result_each", "ends"),
+    _mutation(swallows_a_failure, "one_result_each", "ends", retries=(), newer=None),
     _mutation(lets_rows_overtake, "in_order", "right_state"),
     _mutation(keeps_a_slot, "all_given_back"),
     _mutation(opens_one_request_too_many, "durable_before_freed", "all_given_back"),
@@ -366,5 +522,27 @@ MUTATIONS = (
     ),
     _mutation(takes_no_lock, "one_at_a_time", rival=True),
     _mutation(writes_for_everybody, "private"),
+    _of_retry(retries_whole_rows, "later_rows_stand", "right_state"),
+    _of_retry(leaves_out_what_failed, "later_rows_stand"),
+    _of_retry(lets_earlier_rows_stand, "later_rows_stand"),
+    _of_retry(retries_what_was_applied, "only_failed_again"),
+    _of_retry(hears_no_code, "only_failed_again"),
+    _of_retry(retries_all_but_one, "every_failed_again"),
+    _of_retry(counts_a_retry_before_fsync, "durable_before_freed"),
+    _of_retry(forgets_the_doubt_of_a_retry, "honest_resume"),
+    _of_newer(
+        believes_what_is_in_doubt,
+        "unchanged_is_so",
+        retries=(),
+        faults={"drop_after": 0.4},
+        endings=_FORGETS,
+    ),
+    _of_newer(believes_what_failed, "unchanged_is_so"),
+    _of_newer(believes_the_first_row, "unchanged_is_so", "right_state"),
+    _of_newer(believes_nothing, "unchanged_is_so"),
+    _of_newer(drops_nothing, "drops_what_is_left"),
+    _of_newer(drops_every_row, "drops_what_is_left"),
+    _of_newer(takes_over_behind_its_back, "takes_over_first"),
+    _of_newer(goes_on_when_superseded, "older_is_silent"),
 )
 """Every fault, and what has to catch it."""

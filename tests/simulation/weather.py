@@ -11,7 +11,6 @@ from bulk_updater.sandbox.answers import Answer, error_answer
 from bulk_updater.sandbox.errors import ServiceError
 from bulk_updater.sandbox.faults import CONFLICT, DROP_AFTER, DROP_BEFORE, ERROR, HTML, Fault
 
-from .export import row_of
 from .scenario import ATTRIBUTES, CONTACT
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from bulk_updater.sandbox import Sandbox
 
     from .network import Network
-    from .scenario import Scenario
+    from .scenario import Episode, Scenario
 
 
 def _throttle(operation: str, retry_after_s: int | None = None) -> Answer:
@@ -48,14 +47,26 @@ _PROXY_PAGE = Answer(body=b"<html>Log in</html>", headers={}, identified=False)
 
 
 class Weather:
-    """Chooses the fault of each request that passed its bucket, and turns what lasts on and off."""
+    """Chooses the fault of each request that passed its bucket, and turns what lasts on and off.
 
-    def __init__(self, scenario: Scenario, clock: Callable[[], float]) -> None:
+    Args:
+        scenario: What may happen.
+        clock: Seconds since the beginning.
+        row_of: The row that a request was made for, as a number that no other export has.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        clock: Callable[[], float],
+        row_of: Callable[[str, dict[str, Any]], int],
+    ) -> None:
         self.happened: Counter[str] = Counter()
         self._scenario = scenario
         self._clock = clock
+        self._row_of = row_of
         self._seen: Counter[tuple[str, int]] = Counter()
-        self._n_rows = Counter(row.contact for row in scenario.rows)
+        self._n_rows: Counter[str] = Counter()
         self._going_on: set[str] = set()
         self._is_clear = False
 
@@ -64,13 +75,28 @@ class Weather:
         """Whether connections are refused now."""
         return "unreachable" in self._going_on
 
-    async def turn(self, sandbox: Sandbox, network: Network) -> None:
-        """Turn the episodes on and off at their times."""
-        scenario = self._scenario
-        turns = [(each.begins_s, True, each.kind) for each in scenario.episodes]
-        turns += [(each.ends_s, False, each.kind) for each in scenario.episodes]
+    def begin(self, sandbox: Sandbox, network: Network, scenario: Scenario) -> None:
+        """From now on nothing goes on for a while, and only single requests meet a fault.
+
+        Args:
+            sandbox: The service.
+            network: The way there.
+            scenario: Whose rows are sent.
+        """
+        self.clear_up(network)
+        self._is_clear = False
+        self._n_rows = Counter(row.contact for row in scenario.rows)
+        sandbox.change_quota(
+            rate_per_s=self._scenario.service_rate_per_s, burst=self._scenario.service_burst
+        )
+
+    async def turn(self, sandbox: Sandbox, network: Network, episodes: tuple[Episode, ...]) -> None:
+        """Turn episodes on and off at their times, from now on."""
+        scenario, begun_s = self._scenario, self._clock()
+        turns = [(each.begins_s, True, each.kind) for each in episodes]
+        turns += [(each.ends_s, False, each.kind) for each in episodes]
         for at_s, begins, kind in sorted(turns):
-            await asyncio.sleep(max(0.0, at_s - self._clock()))
+            await asyncio.sleep(max(0.0, begun_s + at_s - self._clock()))
             if self._is_clear:
                 return
             if begins:
@@ -102,7 +128,7 @@ class Weather:
         ):
             if kind in self._going_on:
                 return Fault(kind=kind, answer=answer)
-        row = row_of(operation, members)
+        row = self._row_of(operation, members)
         self._seen[operation, row] += 1
         rng = random.Random(f"{self._scenario.seed} {operation} {row} {self._seen[operation, row]}")
         number = rng.random()

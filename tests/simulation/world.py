@@ -20,7 +20,7 @@ import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
 
 from bulk_updater.config import (
@@ -29,30 +29,34 @@ from bulk_updater.config import (
     PacingConfig,
     RetryConfig,
     RunConfig,
+    ScheduleConfig,
 )
 from bulk_updater.connect import client as connect_client
 from bulk_updater.errors import BulkUpdaterError, LedgerLocked, RunStopped
 from bulk_updater.ledger import writer as ledger_writer
+from bulk_updater.mapping import spec
 from bulk_updater.pipeline import sender as sender_module
+from bulk_updater.pipeline import sending
+from bulk_updater.pipeline.again import retry as retry_pipeline
 from bulk_updater.pipeline.run import run as run_pipeline
 from bulk_updater.readers import delimited, parquet
 from bulk_updater.sandbox import Sandbox, SandboxConfig
 
 from .disk import Disk
-from .export import row_of, write_mapping, write_sources, written_by
+from .export import number_in, row_numbers, write_mapping, write_sources, written_by
 from .fast import prepare
-from .history import Arrival, Attempt, Execution, History
+from .history import Arrival, Attempt, Execution, History, Line
 from .loop import SimulatedLoop, Stuck
 from .network import Network
-from .scenario import ATTRIBUTES, CONTACT
+from .scenario import ATTRIBUTES, CONTACT, NEWER_ROWS
 from .weather import Weather
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from bulk_updater.model import Request, RunSummary
 
-    from .scenario import Ending, Scenario
+    from .scenario import Ending, Episode, Newer, Retry, Scenario
 
 EPOCH_S = 1_780_000_000.0
 """The time of day at which a scenario begins, in seconds since the epoch."""
@@ -72,10 +76,13 @@ class World:
             self._loop, random.Random(f"{scenario.seed} network"), scenario.network_s
         )
         self._folder = folder
+        self._row_numbers = row_numbers(scenario.rows)
+        self._last_sent: dict[tuple[str, str], int] = {}
         self._disk_folder = folder / "disk"
+        self._run_dir = self._disk_folder / "run"
         self._disk_folder.mkdir()
         self._disk = Disk(self._disk_folder, passing=self._passing, synced=self._synced)
-        self._weather = Weather(scenario, self._loop.time)
+        self._weather = Weather(scenario, self._loop.time, self._weather_row)
         self._execution: Execution | None = None
         self._task: asyncio.Task[Any] | None = None
         self._stop = asyncio.Event()
@@ -145,15 +152,15 @@ class World:
             self._task.cancel()
 
     def _synced(self, path: Path, data: bytes) -> None:
-        if path.name != "ledger.jsonl" or not self._is_alive:
+        if path != self._ledger_path or not self._is_alive:
             return
-        for line in data.split(b"\n")[self._ledger_lines : -1]:
-            key = _key_of(line)
-            if key is None:
+        for each in data.split(b"\n")[self._ledger_lines : -1]:
+            line = _line_of(each)
+            if line is None:
                 continue  # the oracle will find it
-            now_s = self._loop.time()
-            self.history.durable_at.setdefault(key, now_s)
-            self.history.durable_first_s.setdefault((self._execution.number, *key), now_s)
+            self.history.durable_first_s.setdefault(
+                (self._execution.number, *line.key), self._loop.time()
+            )
         self._ledger_lines = data.count(b"\n")
 
     def _hear(self, record: logging.LogRecord) -> bool:
@@ -187,22 +194,24 @@ class World:
         async def watched(connect: Any, request: Request) -> Any:
             return await world._watch(functools.partial(send, connect), request)
 
-        run_globals = run_pipeline.__globals__
         patches = [
             mock.patch("os.fsync", lambda fd: disk.fsync(fd, fsync)),
             mock.patch("os.replace", lambda old, new: disk.replace(old, new, rename)),
             mock.patch.object(ledger_writer, "FileIO", File),
             mock.patch.object(connect_client.Connect, "send", watched),
-            mock.patch.dict(run_globals, {"Sender": Sender}),
+            mock.patch.object(sending, "Sender", Sender),
+            # One mapping for all executions; parsing it is most of what they do in common.
+            mock.patch.object(spec, "parse_spec", functools.lru_cache(spec.parse_spec)),
             mock.patch.object(delimited, "MAX_FRAME_ROWS", self.scenario.frame_rows),
             mock.patch.object(parquet, "_BATCH_ROWS", self.scenario.frame_rows),
         ]
         with contextlib.ExitStack() as stack:
             for patch in patches:
                 stack.enter_context(patch)
-            log = logging.getLogger("bulk_updater.pipeline.run")
-            log.addFilter(self._hear)
-            stack.callback(log.removeFilter, self._hear)
+            for part in ("run", "execution", "sending"):
+                log = logging.getLogger(f"bulk_updater.pipeline.{part}")
+                log.addFilter(self._hear)
+                stack.callback(log.removeFilter, self._hear)
             yield
 
     def _wants(self, point: str) -> bool:
@@ -223,6 +232,9 @@ class World:
             begun_s=self._loop.time(),
         )
         self.history.attempts.append(attempt)
+        self._last_sent[attempt.lane] = attempt.row
+        if self._config.supersede is not None and self._execution.older is None:
+            self._execution.older = self._durable_of(self._config.supersede)
         try:
             receipt = await send(request)
         except BulkUpdaterError as error:
@@ -237,6 +249,11 @@ class World:
             attempt.request_id = receipt.request_id
             self._passing("after send")
         return receipt
+
+    def _durable_of(self, run_dir: Path) -> tuple[bytes, dict[str, Any]]:
+        """What is durable of a run directory's ledger and of what it notes."""
+        note = self._disk.durable(run_dir / "run.json")
+        return self._disk.durable(run_dir / "ledger.jsonl"), json.loads(note or b"{}")
 
     # The story.
 
@@ -262,16 +279,71 @@ class World:
         async with sandbox:
             self._observe(sandbox)
             self._config = self._make_config(mapping, sources, sandbox.url)
-            turns = asyncio.create_task(self._weather.turn(sandbox, self._network))
-            try:
-                await self._execute_until_finished()
-            finally:
-                turns.cancel()
-            await asyncio.sleep(60)  # whatever the service still has at hand
+            newer = scenario.newer
+            async with self._in_weather(sandbox, scenario.episodes):
+                if scenario.has_whole_run:
+                    await self._execute_until_finished()
+                else:
+                    await self._leave_unfinished(scenario.endings)
+            for retry in scenario.retries:
+                self._take_snapshot(sandbox)
+                async with self._in_weather(sandbox, retry.episodes):
+                    await self._retry(retry, is_left=newer is not None)
+            if newer is not None:
+                await self._supersede(sandbox, newer)
+            self._look(sandbox)
+        self.history.faults = self._weather.happened
+
+    @contextlib.asynccontextmanager
+    async def _in_weather(
+        self, sandbox: Sandbox, episodes: tuple[Episode, ...]
+    ) -> AsyncIterator[None]:
+        """What goes on for a while; behind it nothing is under way."""
+        self._weather.begin(sandbox, self._network, self.history.scenario)
+        turns = asyncio.create_task(self._weather.turn(sandbox, self._network, episodes))
+        try:
+            yield
+        finally:
+            turns.cancel()
+        await asyncio.sleep(60)  # whatever the service still has at hand
+
+    def _look(self, sandbox: Sandbox) -> None:
+        """Note how everything is, now that nothing is under way."""
         history = self.history
-        history.writes = list(sandbox.state.log)
+        mine = {each.request_id for each in history.arrivals}
+        history.writes = [each for each in sandbox.state.log if each.request_id in mine]
         history.state = sandbox.state.to_json()
-        history.faults = self._weather.happened
+        history.ledger = self._ledger_path.read_bytes()
+        history.note = json.loads((self._run_dir / "run.json").read_bytes())
+        history.modes = {
+            str(path.relative_to(self._disk_folder)): path.stat().st_mode & 0o777
+            for path in self._disk_folder.rglob("*")
+        }
+        failed = self._run_dir / "failed.csv"
+        history.failed_rows = _failed_rows(failed) if failed.exists() else set()
+
+    def _take_snapshot(self, sandbox: Sandbox) -> None:
+        self._look(sandbox)
+        history = self.history
+        kept = {name: list(getattr(history, name)) for name in ("executions", "attempts")}
+        history.snapshots.append(replace(history, snapshots=[], **kept))
+
+    @property
+    def _ledger_path(self) -> Path:
+        return self._run_dir / "ledger.jsonl"
+
+    def _row_of(self, operation: str, contact: str, members: dict[str, Any]) -> int:
+        """The row of the export that a request was made for, as the service hears it."""
+        number = number_in(operation, members)
+        if number is None:
+            # Requests of one contact go one after the other: it is what was sent last.
+            return self._last_sent.get((operation, contact), 0)
+        return self._row_numbers.get(number, 0)
+
+    def _weather_row(self, operation: str, members: dict[str, Any]) -> int:
+        contact = members.get("InitialContactId") or members["ContactId"]
+        row = self._row_of(operation, contact, members)
+        return row if self.history.older is None else NEWER_ROWS + row
 
     def _observe(self, sandbox: Sandbox) -> None:
         service = sandbox._entered()
@@ -284,12 +356,13 @@ class World:
                 if operation == CONTACT:
                     _, _, instance_id, contact_id = request.path.split("/")
                     members |= {"InstanceId": instance_id, "ContactId": contact_id}
+                contact = members.get("InitialContactId") or members["ContactId"]
                 self.history.arrivals.append(
                     Arrival(
                         at_s=self._loop.time(),
                         operation=operation,
-                        contact=members.get("InitialContactId") or members["ContactId"],
-                        row=row_of(operation, members),
+                        contact=contact,
+                        row=self._row_of(operation, contact, members),
                         written=written_by(operation, members),
                         request_id=request_id,
                     )
@@ -303,7 +376,7 @@ class World:
         return RunConfig(
             mapping=mapping,
             sources=sources,
-            run_dir=self._disk_folder / "run",
+            run_dir=self._run_dir,
             runs_dir=self._disk_folder,
             max_in_flight=scenario.max_in_flight,
             max_waiting=scenario.max_waiting,
@@ -320,41 +393,135 @@ class World:
             max_failures=MaxFailures(in_a_row=scenario.max_failures, share=None),
         )
 
-    async def _execute_until_finished(self) -> None:
-        endings = list(self.scenario.endings)
+    async def _execute_until_finished(
+        self, between: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Give the run's command until it has ended by itself.
+
+        Args:
+            between: Called once when an execution that had sent something was ended early.
+        """
+        scenario = self.history.scenario
+        endings = list(scenario.endings)
         for number in range(MAX_EXECUTIONS):
-            execution = await self._execute(number, endings.pop(0) if endings else None)
+            execution = await self._execute(endings.pop(0) if endings else None)
             summary = execution.summary
-            is_first_part = number == 0 and self.scenario.first_limit is not None
+            is_first_part = number == 0 and scenario.first_limit is not None
             if summary is not None and summary.state == "finished" and not is_first_part:
                 # Once more, now and then: there is nothing left that it could do wrong.
                 endings = endings[:1] if endings and number < 2 else []
                 if not endings:
                     break
-            # The machine takes longer to come back than the service to end what it was doing.
-            await asyncio.sleep(20 + self._rng.random())
-            if not endings and number > len(self.scenario.endings) + 2:
+            await self._until_it_is_back()
+            if between is not None and self.history.attempts:
+                await between()
+                between = None
+            if not endings and number > len(scenario.endings) + 2:
                 self._weather.clear_up(self._network)
-        run = self._disk_folder / "run"
-        self.history.ledger = (run / "ledger.jsonl").read_bytes()
-        self.history.modes = {
-            str(path.relative_to(self._disk_folder)): path.stat().st_mode & 0o777
-            for path in self._disk_folder.rglob("*")
-        }
-        failed = run / "failed.csv"
-        self.history.failed_rows = _failed_rows(failed) if failed.exists() else set()
 
-    async def _execute(self, number: int, ending: Ending | None) -> Execution:
-        """Run the command once, to its end or to what ends it."""
+    async def _leave_unfinished(self, endings: tuple[Ending, ...]) -> None:
+        """Let the run's executions end as drawn, and do not come back to it."""
+        for ending in endings:
+            await self._execute(ending)
+            await self._until_it_is_back()
+        while not (self._run_dir / "run.json").exists():
+            # It ended before it noted that there is a run: nobody could take over from that.
+            await self._execute(None)
+            await self._until_it_is_back()
+
+    async def _until_it_is_back(self) -> None:
+        """The machine takes longer to come back than the service to end what it was doing."""
+        await asyncio.sleep(20 + self._rng.random())
+
+    async def _retry(self, retry: Retry, *, is_left: bool) -> None:
+        """Give the command until it ends by itself; or, if it is left, as often as it is ended."""
+        codes: tuple[str, ...] = ()
+        if retry.by_code:
+            standing = {line.key: line for line in self._lines_on_disk()}.values()
+            there = sorted({line.code for line in standing if line.outcome == "FAILED"})
+            codes = (self._rng.choice(there),) if there else ()
+        endings = list(retry.endings)
+        for number in range(MAX_EXECUTIONS):
+            ending = endings.pop(0) if endings else None
+            execution = await self._execute(ending, command="retry", codes=codes)
+            summary = execution.summary
+            if not endings and (is_left or (summary is not None and summary.state == "finished")):
+                break
+            await self._until_it_is_back()
+            if number > len(retry.endings) + 2:
+                self._weather.clear_up(self._network)
+
+    async def _supersede(self, sandbox: Sandbox, newer: Newer) -> None:
+        """The newer export's run, which takes over from what was done until now."""
+        older, older_config, older_numbers = self.history, self._config, self._row_numbers
+        older.ledger_left = self._ledger_path.read_bytes() if self._ledger_path.exists() else b""
+        scenario = self.scenario.of_newer()
+        folder = self._folder / "newer"
+        folder.mkdir()
+        self.history = history = History(scenario, older=older)
+        self._run_dir = self._disk_folder / "newer"
+        self._row_numbers = row_numbers(scenario.rows)
+        self._config = config = replace(
+            older_config,
+            sources=write_sources(scenario, folder),
+            run_dir=self._run_dir,
+            supersede=older_config.run_dir,
+        )
+
+        async def try_older() -> None:
+            """Nobody should, but cron may."""
+            self.history, self._config = older, older_config
+            self._run_dir, self._row_numbers = older_config.run_dir, older_numbers
+            await self._execute(None, command=newer.again)
+            await self._until_it_is_back()
+            self._look(sandbox)
+            self.history, self._config = history, config
+            self._run_dir, self._row_numbers = config.run_dir, row_numbers(scenario.rows)
+
+        async with self._in_weather(sandbox, newer.episodes):
+            await self._execute_until_finished(between=try_older if newer.again else None)
+            if newer.again:
+                await try_older()
+        self.history, self._run_dir = older, older_config.run_dir
+        self._look(sandbox)
+        self.history, self._run_dir = history, config.run_dir
+
+    async def _execute(
+        self,
+        ending: Ending | None,
+        *,
+        command: Literal["run", "retry"] = "run",
+        codes: tuple[str, ...] = (),
+    ) -> Execution:
+        """Give the command once, and see it to its end or to what ends it."""
+        scenario = self.history.scenario
+        number = len(self.history.executions)
         config = self._config
         if number == 0:
-            config = replace(config, limit=self.scenario.first_limit)
+            config = replace(config, limit=scenario.first_limit)
         else:
-            config = replace(config, max_in_flight=self.scenario.resumed_in_flight)
-        execution = self._begin(Execution(number, self._loop.time(), ending, config.max_in_flight))
+            config = replace(config, max_in_flight=scenario.resumed_in_flight)
+        if ending is not None and ending.kind == "deadline":
+            config = replace(config, schedule=ScheduleConfig(for_s=ending.nth))
+        if command == "retry" and ending is None:
+            # What always fails would stop it at the same row again and again.
+            config = replace(config, max_failures=MaxFailures(in_a_row=None, share=None))
+        execution = self._begin(
+            Execution(
+                number,
+                self._loop.time(),
+                ending,
+                config.max_in_flight,
+                command=command,
+                codes=codes,
+            )
+        )
         others = asyncio.all_tasks()
+        pipeline = run_pipeline
+        if command == "retry":
+            pipeline = functools.partial(retry_pipeline, codes=codes)
         self._task = asyncio.create_task(
-            run_pipeline(
+            pipeline(
                 config,
                 progress=execution.progress,
                 stop=self._stop,
@@ -363,7 +530,7 @@ class World:
         )
         beside = [
             asyncio.create_task(self._end_at_its_time(ending)),
-            asyncio.create_task(self._rival(self.scenario.rival and number == 0)),
+            asyncio.create_task(self._rival(scenario.rival and number == 0)),
         ]
         await self._outlive(self._task, execution)
         for task in beside:
@@ -377,11 +544,8 @@ class World:
     def _begin(self, execution: Execution) -> Execution:
         history, ending = self.history, execution.ending
         history.executions.append(execution)
-        execution.durable_before = frozenset(self._standing_on_disk())
-        history.durable_at = {
-            key: history.durable_at.get(key, execution.begun_s) for key in execution.durable_before
-        }
-        self._ledger_lines = 0
+        execution.before = tuple(self._lines_on_disk())
+        self._ledger_lines = len(execution.before)
         self._execution = execution
         self._passed.clear()
         self._stop = asyncio.Event()
@@ -406,6 +570,13 @@ class World:
             execution.error = "cancelled"
 
     def _end(self, execution: Execution) -> None:
+        ending = execution.ending
+        if ending is not None and ending.kind == "deadline":
+            due_s = execution.begun_s + ending.nth
+            if execution.ended_s >= due_s:
+                # The wall clock is a little coarser than the loop's.
+                execution.stop_s = due_s + 1e-3
+                self.history.hit["deadline: time"] += 1
         if self._disk.failed:
             self.history.hit[f"disk: {execution.ending.point}"] += 1
             self._disk.failed = 0
@@ -434,7 +605,7 @@ class World:
         return left
 
     async def _end_at_its_time(self, ending: Ending | None) -> None:
-        if ending is None:
+        if ending is None or ending.kind == "deadline":
             return
         if ending.stop_s is not None:
             await asyncio.sleep(ending.stop_s)
@@ -462,7 +633,7 @@ class World:
             return
         await asyncio.sleep(0.2)
         config = replace(self._config, pacing=PacingConfig(rate=1.0))
-        if not (self._disk_folder / "run" / "lock").exists():
+        if not (self._run_dir / "lock").exists():
             return
         try:
             await run_pipeline(config, now=lambda: EPOCH_S)
@@ -473,22 +644,24 @@ class World:
         else:
             self.history.rival_refused = False
 
-    def _standing_on_disk(self) -> Iterator[tuple[int, str]]:
-        path = self._disk_folder / "run" / "ledger.jsonl"
+    def _lines_on_disk(self) -> Iterator[Line]:
+        path = self._ledger_path
         if not path.exists():
             return
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            key = _key_of(line)
-            if key is None:
+        for each in path.read_bytes().split(b"\n")[:-1]:
+            line = _line_of(each)
+            if line is None:
                 return  # the torn tail
-            yield key
+            yield line
 
 
-def _key_of(line: bytes) -> tuple[int, str] | None:
-    """The row and operation of a line of the ledger."""
+def _line_of(line: bytes) -> Line | None:
+    """What a line of the ledger says; None where it is no record."""
     try:
         record = json.loads(line)
-        return record["row"], record["operation"]
+        return Line(
+            record["row"], record["operation"], record["outcome"], record.get("error_code", "")
+        )
     except (ValueError, TypeError, KeyError):
         return None
 
