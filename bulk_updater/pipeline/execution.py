@@ -262,4 +262,6 @@ class Execution:
         in_doubt = self._in_doubt + self._sending.n_in_doubt
         if self._job.opened.limit is not None:
             return in_doubt  # they may be of rows beyond it
-        return min(in_doubt, self._progress.results_total - self._ledger.settled.count())
+        # Not those without a result: what a retry sends has one already.
+        n_left = self._progress.results_total - sum(self._work.count_outcomes().values())
+        return min(in_doubt, n_left)
