@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulk_updater.cli import main, output
+from bulk_updater.cli import main, night, output
 from bulk_updater.model import RunSummary
 
 if TYPE_CHECKING:
@@ -134,3 +134,24 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 
     monkeypatch.setattr("bulk_updater.cli.run.run_pipeline", note)
     return seen
+
+
+@pytest.fixture(autouse=True)
+def _night_is_over():
+    yield
+    night.forget_night()
+
+
+@pytest.fixture
+def ends_with(monkeypatch):
+    """Makes the pipeline return a summary, or raise."""
+
+    def set_end(end):
+        async def pipeline(_config, **_):
+            if isinstance(end, BaseException):
+                raise end
+            return end
+
+        monkeypatch.setattr("bulk_updater.cli.run.run_pipeline", pipeline)
+
+    return set_end

@@ -35,27 +35,6 @@ ERRORS = sorted(
 )
 
 
-@pytest.fixture(autouse=True)
-def _night_is_over():
-    yield
-    night.forget_night()
-
-
-@pytest.fixture
-def ends_with(monkeypatch):
-    """Makes the pipeline return a summary, or raise."""
-
-    def set_end(end):
-        async def pipeline(_config, **_):
-            if isinstance(end, BaseException):
-                raise end
-            return end
-
-        monkeypatch.setattr("bulk_updater.cli.run.run_pipeline", pipeline)
-
-    return set_end
-
-
 @pytest.fixture
 def notified(call, ends_with, posted):
     """Runs a command to its end with a notification; returns its code and what was posted."""

@@ -28,27 +28,6 @@ from .conftest import summary_of
 RUN = "run mapping.yaml export.csv --metrics-file bulk.prom"
 
 
-@pytest.fixture(autouse=True)
-def _night_is_over():
-    yield
-    night.forget_night()
-
-
-@pytest.fixture
-def ends_with(monkeypatch):
-    """Makes the pipeline return a summary, or raise."""
-
-    def set_end(end):
-        async def pipeline(_config, **_):
-            if isinstance(end, BaseException):
-                raise end
-            return end
-
-        monkeypatch.setattr("bulk_updater.cli.run.run_pipeline", pipeline)
-
-    return set_end
-
-
 def read(path: Path = Path("bulk.prom")) -> dict[str, float]:
     families = text_string_to_metric_families(path.read_text())
     samples = [sample for family in families for sample in family.samples]

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import logging
-import os
 import random
 import shutil
 import sqlite3
@@ -36,9 +34,7 @@ from bulk_updater.config import (
     RunConfig,
     ScheduleConfig,
 )
-from bulk_updater.connect import client as connect_client
 from bulk_updater.errors import BulkUpdaterError, RunStopped
-from bulk_updater.ledger import writer as ledger_writer
 from bulk_updater.pipeline.again import retry as retry_pipeline
 from bulk_updater.pipeline.run import run as run_pipeline
 from bulk_updater.sandbox import Sandbox, SandboxConfig
@@ -49,6 +45,7 @@ from tests.simulation.fast import prepare
 from tests.simulation.loop import SimulatedLoop, Stuck
 from tests.simulation.network import Network
 from tests.simulation.scenario import INSTANCE
+from tests.simulation.watching import watch_io
 
 from .export import mapping_path, write_mapping, write_source
 from .history import Attempt, Dawn, Entry, Execution, History, Meddling
@@ -167,18 +164,7 @@ class World:
 
     @contextlib.contextmanager
     def _patched(self) -> Iterator[None]:
-        fsync, rename = os.fsync, os.replace
-        world, disk = self, self._disk
-
-        class File(ledger_writer.FileIO):
-            def write(self, data: Any) -> int:
-                world._passing("before write")
-                half = len(data) // 2
-                if half and world._wants("in a write"):
-                    super().write(data[:half])
-                    world._passing("in a write")
-                    return half + (super().write(data[half:]) or 0)
-                return super().write(data) or 0
+        world = self
 
         def around(name: str) -> Any:
             real = getattr(State, name)
@@ -191,16 +177,8 @@ class World:
 
             return mock.patch.object(State, name, watched)
 
-        send = connect_client.Connect.send
-
-        async def watched(connect: Any, request: Request) -> Any:
-            return await world._watch(functools.partial(send, connect), request)
-
         patches = [
-            mock.patch("os.fsync", lambda fd: disk.fsync(fd, fsync)),
-            mock.patch("os.replace", lambda old, new: disk.replace(old, new, rename)),
-            mock.patch.object(ledger_writer, "FileIO", File),
-            mock.patch.object(connect_client.Connect, "send", watched),
+            *watch_io(self._disk, passing=self._passing, wants=self._wants, watch=self._watch),
             around("mark"),
             around("confirm"),
         ]

@@ -19,7 +19,7 @@ from bulk_updater.pipeline.again import retry
 from bulk_updater.pipeline.threads import entered_in_thread
 from bulk_updater.schedule import ScheduleConfig
 
-from .again import BOTH, MAPPING, Refusing, config_of, export, sandbox_with
+from .again import MAPPING, Refusing, config_of, export, sandbox_with
 from .helpers import INSTANCE, attributes, ledger_of, read_table
 
 pytestmark = pytest.mark.looptime
@@ -28,10 +28,8 @@ ATTRIBUTES = "update_contact_attributes"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mapping.yaml").write_text(MAPPING)
-    (tmp_path / "both.yaml").write_text(BOTH)
-    return tmp_path
+def folder(folder_again: Path) -> Path:
+    return folder_again
 
 
 def outcomes(summary) -> dict[str, int]:

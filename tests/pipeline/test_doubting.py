@@ -10,33 +10,20 @@ import pytest
 from bulk_updater.errors import RunStopped, StateError, UsageError
 from bulk_updater.pipeline.again import retry
 from bulk_updater.pipeline.threads import entered_in_thread
-from bulk_updater.sandbox import Sandbox
 from bulk_updater.state import State
 
-from .again import BOTH, INVALID_ROW, MAPPING
-from .helpers import fast, read_table, write_table
-from .nights import Nights, Service, refused
+from .helpers import read_table, write_table
+from .nights import refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.looptime
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mapping.yaml").write_text(MAPPING)
-    (tmp_path / "both.yaml").write_text(BOTH)
-    (tmp_path / "invalid.yaml").write_text(INVALID_ROW)
-    return tmp_path
-
-
-@pytest.fixture
-async def nights(folder: Path) -> AsyncIterator[Nights]:
-    service = Service()
-    async with Sandbox(fast(), fault=service) as sandbox:
-        yield Nights(folder, sandbox, service)
+def folder(folder_again: Path) -> Path:
+    return folder_again
 
 
 EXPORT = ["c-1 a=1", "c-2 a=2", "c-3 a=3"]

@@ -15,7 +15,7 @@ from bulk_updater.pipeline import run
 from bulk_updater.pipeline.again import retry
 from bulk_updater.pipeline.threads import entered_in_thread
 
-from .again import BOTH, INVALID_ROW, Refusing, config_of, export, sandbox_with
+from .again import INVALID_ROW, Refusing, config_of, export, sandbox_with
 from .helpers import attributes, ledger_of, read_table, write_table
 
 pytestmark = pytest.mark.looptime
@@ -24,10 +24,9 @@ ATTRIBUTES = "update_contact_attributes"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mapping.yaml").write_text(INVALID_ROW)
-    (tmp_path / "both.yaml").write_text(BOTH)
-    return tmp_path
+def folder(folder_again: Path) -> Path:
+    (folder_again / "mapping.yaml").write_text(INVALID_ROW)
+    return folder_again
 
 
 def outcomes(summary) -> dict[str, int]:

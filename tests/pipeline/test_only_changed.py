@@ -28,7 +28,7 @@ from bulk_updater.sandbox.faults import DROP_AFTER, Fault
 from bulk_updater.schedule import parse_until
 from bulk_updater.state import State
 
-from .again import BOTH, INVALID_ROW, MAPPING
+from .again import MAPPING
 from .helpers import INSTANCE, attributes, fast, ledger_of
 from .nights import (
     ATTRIBUTES,
@@ -49,18 +49,8 @@ pytestmark = pytest.mark.looptime
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mapping.yaml").write_text(MAPPING)
-    (tmp_path / "both.yaml").write_text(BOTH)
-    (tmp_path / "invalid.yaml").write_text(INVALID_ROW)
-    return tmp_path
-
-
-@pytest.fixture
-async def nights(folder: Path) -> AsyncIterator[Nights]:
-    service = Service()
-    async with Sandbox(fast(), fault=service) as sandbox:
-        yield Nights(folder, sandbox, service)
+def folder(folder_again: Path) -> Path:
+    return folder_again
 
 
 def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:

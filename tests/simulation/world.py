@@ -14,7 +14,6 @@ import csv
 import functools
 import json
 import logging
-import os
 import random
 import tempfile
 from collections import Counter
@@ -31,9 +30,7 @@ from bulk_updater.config import (
     RunConfig,
     ScheduleConfig,
 )
-from bulk_updater.connect import client as connect_client
 from bulk_updater.errors import BulkUpdaterError, LedgerLocked, RunStopped
-from bulk_updater.ledger import writer as ledger_writer
 from bulk_updater.mapping import spec
 from bulk_updater.pipeline import sender as sender_module
 from bulk_updater.pipeline import sending
@@ -49,6 +46,7 @@ from .history import Arrival, Attempt, Execution, History, Line
 from .loop import SimulatedLoop, Stuck
 from .network import Network
 from .scenario import ATTRIBUTES, CONTACT, NEWER_ROWS
+from .watching import watch_io
 from .weather import Weather
 
 if TYPE_CHECKING:
@@ -170,35 +168,15 @@ class World:
 
     @contextlib.contextmanager
     def _patched(self) -> Iterator[None]:
-        fsync, rename = os.fsync, os.replace
-        world, disk = self, self._disk
-
-        class File(ledger_writer.FileIO):
-            def write(self, data: Any) -> int:
-                world._passing("before write")
-                disk.fail("write")
-                half = len(data) // 2
-                if half and world._wants("in a write"):
-                    super().write(data[:half])
-                    world._passing("in a write")
-                    return half + (super().write(data[half:]) or 0)
-                return super().write(data) or 0
+        world = self
 
         class Sender(sender_module.Sender):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs)
                 world._senders.append(self)
 
-        send = connect_client.Connect.send
-
-        async def watched(connect: Any, request: Request) -> Any:
-            return await world._watch(functools.partial(send, connect), request)
-
         patches = [
-            mock.patch("os.fsync", lambda fd: disk.fsync(fd, fsync)),
-            mock.patch("os.replace", lambda old, new: disk.replace(old, new, rename)),
-            mock.patch.object(ledger_writer, "FileIO", File),
-            mock.patch.object(connect_client.Connect, "send", watched),
+            *watch_io(self._disk, passing=self._passing, wants=self._wants, watch=self._watch),
             mock.patch.object(sending, "Sender", Sender),
             # One mapping for all executions; parsing it is most of what they do in common.
             mock.patch.object(spec, "parse_spec", functools.lru_cache(spec.parse_spec)),
