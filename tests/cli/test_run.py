@@ -20,22 +20,6 @@ from bulk_updater.model import FoundQuota, PaceSummary, QuotaOrigin
 
 from .conftest import summary_of
 
-
-@pytest.fixture
-def ends_with(monkeypatch):
-    """Makes the pipeline return a summary, or raise."""
-
-    def set_end(end):
-        async def pipeline(_config, **_):
-            if isinstance(end, BaseException):
-                raise end
-            return end
-
-        monkeypatch.setattr("bulk_updater.cli.run.run_pipeline", pipeline)
-
-    return set_end
-
-
 RESUME = "bulk-updater run mapping.yaml export.csv"
 
 
