@@ -12,7 +12,7 @@ from bulk_updater.pacing.controller import Regulator
 from bulk_updater.pacing.series import PaceSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from bulk_updater.config import PacingConfig
     from bulk_updater.model import FoundQuota, Quota
@@ -60,6 +60,7 @@ class _Lane:
         self.regulator = Regulator(controller, clock())
         self.bucket = TokenBucket(self.regulator.tokens, clock)
         self.series = PaceSeries(clock())
+        self.recent = _RecentStarts()
         self.ceiling_per_s = ceiling
 
     @property
@@ -94,7 +95,6 @@ class Pacer:
             )
             for name, quota in quotas.items()
         }
-        self._recent = _RecentStarts()
         self._pauses: set[str] = set()
         self._paused_at_s = 0.0
         self._paused_before_s = 0.0
@@ -112,7 +112,7 @@ class Pacer:
         lane = self._lanes[operation]
         await lane.bucket.acquire(front=front)
         now_s = self._clock()
-        self._recent.add(now_s)
+        lane.recent.add(now_s)
         lane.series.started(self.awake_s(), lane.rate_per_s)
         return lane.regulator.started(now_s)
 
@@ -200,13 +200,17 @@ class Pacer:
         """Requests of the operation per second that are never exceeded; None under `auto`."""
         return self._lanes[operation].ceiling_per_s
 
-    def allowed_per_s(self) -> float:
-        """Requests that may start per second now, over all operations; 0 in a pause."""
-        return 0.0 if self._pauses else sum(lane.rate_per_s for lane in self._lanes.values())
+    def allowed_per_s(self, operations: Iterable[str] | None = None) -> float:
+        """Requests that may start per second now, over some or all operations; 0 in a pause."""
+        return 0.0 if self._pauses else sum(lane.rate_per_s for lane in self._some(operations))
 
-    def started_per_s(self) -> float:
-        """Requests started per second over the last ten seconds, over all operations."""
-        return self._recent.per_s(self._clock())
+    def started_per_s(self, operations: Iterable[str] | None = None) -> float:
+        """Requests started per second over the last ten seconds, over some or all operations."""
+        now = self._clock()
+        return sum(lane.recent.per_s(now) for lane in self._some(operations))
+
+    def _some(self, operations: Iterable[str] | None) -> list[_Lane]:
+        return [self._lanes[name] for name in (self._lanes if operations is None else operations)]
 
     def found(self, operation: str) -> FoundQuota | None:
         """What was learnt about the operation's quota; None where that is nothing certain."""

@@ -208,8 +208,9 @@ class Sending:
         self._watch.helm.attach(pace.pacer)
         progress.exclusive = self._config.pacing.exclusive
         progress.ceiling_per_s = pace.ceiling_per_s()
-        progress.allowed_per_s = pace.pacer.allowed_per_s
-        progress.started_per_s = pace.pacer.started_per_s
+        # What is read back has a quota of its own, which the ceiling leaves out as well.
+        progress.allowed_per_s = partial(pace.pacer.allowed_per_s, known.quotas)
+        progress.started_per_s = partial(pace.pacer.started_per_s, known.quotas)
         return pace
 
     def _make_sender(self, connect: Connect, pace: Pace) -> Sender:

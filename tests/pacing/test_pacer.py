@@ -227,6 +227,16 @@ async def test_started_per_second():
 
 
 @pytest.mark.looptime
+async def test_the_pace_of_one_operation_leaves_the_other_out():
+    """Allowed and started per second of one of two operations, each at 10 a second."""
+    pacer = pacer_of(ATTRIBUTES, CONTACT, rate=10.0)
+    await asyncio.gather(take(pacer, 300, ATTRIBUTES), take(pacer, 100, CONTACT))
+    assert (pacer.allowed_per_s([CONTACT]), pacer.allowed_per_s()) == (10.0, 20.0)
+    assert pacer.started_per_s([ATTRIBUTES]) == pytest.approx(10.0, rel=0.05)
+    assert pacer.started_per_s([CONTACT]) == 0.0  # it ended twenty seconds ago
+
+
+@pytest.mark.looptime
 async def test_series():
     """Each operation's record counts its own starts and refusals, by the second."""
     pacer = pacer_of(ATTRIBUTES, CONTACT, rate=10.0)
