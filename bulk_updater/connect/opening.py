@@ -288,6 +288,10 @@ class StraightSession(AIOHTTPSession):  # type: ignore[misc]
     where a body is longer than any that a service of ours sends. aiobotocore looks at each read
     alone, so that a byte now and then would hold a request for ever, and holds what comes.
 
+    Certificates are verified as botocore's own session does it: for the name that was asked for,
+    and behind a proxy, too. aiobotocore 2.25.1 takes any trusted certificate, and behind a proxy any
+    at all: botocore leaves the name to urllib3, which is not in use there.
+
     It also sets the socket options that botocore asks for, among them keep-alive; aiobotocore
     2.25.1 leaves them out. Without, a peer that vanished is never noticed where there is no read
     timeout.
@@ -305,6 +309,14 @@ class StraightSession(AIOHTTPSession):  # type: ignore[misc]
             sock_connect=connect_s,
             sock_read=read_s,
         )
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._get_ssl_context()
+        context.check_hostname = True
+        return context
+
+    def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
+        return super()._setup_proxy_ssl_context(proxy_url) or self._get_ssl_context()
 
     def _open_socket(self, address: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, *_ = address
