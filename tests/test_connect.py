@@ -812,6 +812,7 @@ async def test_ca_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: st
 async def test_redirects_are_followed_by_nobody(monkeypatch: pytest.MonkeyPatch):
     """Where aiobotocore drops our HTTP session, as its `merge` does, nothing is opened at all."""
     monkeypatch.setattr(opening_module, "client_config", lambda *_: AioConfig(read_timeout=1))
+    monkeypatch.setattr(opening_module._StraightConfig, "merge", AioConfig.merge)
     assert "redirects" in await refusal(CONFIG)
 
 

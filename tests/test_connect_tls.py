@@ -8,7 +8,7 @@ import pytest
 
 from bulk_updater.config import ConnectionConfig
 from bulk_updater.connect import open_connect
-from bulk_updater.errors import SendError
+from bulk_updater.errors import BulkUpdaterError, SendError
 from bulk_updater.model import Request
 from tests.stub_service import answer
 from tests.tls import ELSEWHERE, HERE, proxy_to, tls_service
@@ -41,7 +41,7 @@ async def send(url: str | None, **settings) -> str:
     config = ConnectionConfig(
         region="eu-west-1",
         endpoint_url=url,
-        access_key=("key", "secret"),
+        access_key=settings.pop("access_key", ("key", "secret")),
         connect_timeout_s=5,
         read_timeout_s=5,
         **settings,
@@ -95,3 +95,17 @@ async def test_behind_a_proxy_certificates_are_verified_alike(
         monkeypatch.setenv("HTTPS_PROXY", proxy)
         assert await send(None, ca_bundle=ca_bundle) == told
     assert asked == ["connect.eu-west-1.amazonaws.com:443"]
+
+
+async def test_who_lends_credentials_has_to_show_it_too(tmp_path, monkeypatch):
+    """A web identity's token goes to no STS whose certificate is for another name."""
+    (tmp_path / "token").write_text("token")
+    async with tls_service(tmp_path, ELSEWHERE, OK) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"https://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/night")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_CA_BUNDLE", trusted(tmp_path))
+        with pytest.raises(BulkUpdaterError, match="certificate"):
+            await send("http://127.0.0.1:9", access_key=None)

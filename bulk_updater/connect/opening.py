@@ -79,12 +79,24 @@ async def off_loop(work: Coroutine[Any, Any, _T]) -> _T:
     return await asyncio.to_thread(asyncio.run, work)
 
 
+class _StraightConfig(AioConfig):  # type: ignore[misc]
+    """A default for clients that have a configuration of their own; aiobotocore 2.25.1 forgets the
+    session where it puts the two together."""
+
+    def merge(self, other_config: Any) -> AioConfig:
+        merged: AioConfig = super().merge(other_config)
+        merged.http_session_cls = self.http_session_cls
+        return merged
+
+
 def open_session(config: ConnectionConfig) -> aioboto3.Session:
     """Settles region, profile and trust; reads files, so it runs in a thread."""
     # botocore looks at AWS_DEFAULT_REGION only; the AWS CLI looks at AWS_REGION first.
     session = AioSession(
         session_vars={"region": ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"], None, None)}
     )
+    # Also for those clients that botocore makes itself, to borrow credentials.
+    session.set_default_client_config(_StraightConfig(http_session_cls=StraightSession))
     key, secret = config.access_key or (None, None)
     opened = aioboto3.Session(
         botocore_session=session,
