@@ -80,8 +80,7 @@ async def off_loop(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 class _StraightConfig(AioConfig):  # type: ignore[misc]
-    """A default for clients that have a configuration of their own; aiobotocore 2.25.1 forgets the
-    session where it puts the two together."""
+    """A default that its session outlives: aiobotocore 2.25.1 forgets that where it merges two."""
 
     def merge(self, other_config: Any) -> AioConfig:
         merged: AioConfig = super().merge(other_config)
@@ -301,8 +300,8 @@ class StraightSession(AIOHTTPSession):  # type: ignore[misc]
     alone, so that a byte now and then would hold a request for ever, and holds what comes.
 
     Certificates are verified as botocore's own session does it: for the name that was asked for,
-    and behind a proxy, too. aiobotocore 2.25.1 takes any trusted certificate, and behind a proxy any
-    at all: botocore leaves the name to urllib3, which is not in use there.
+    and behind a proxy, too. aiobotocore 2.25.1 takes any trusted certificate, and behind a proxy
+    any at all: botocore leaves the name to urllib3, which is not in use there.
 
     It also sets the socket options that botocore asks for, among them keep-alive; aiobotocore
     2.25.1 leaves them out. Without, a peer that vanished is never noticed where there is no read
