@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from bulk_updater.config import RunConfig
     from bulk_updater.ledger import Ledger, RunDir
-    from bulk_updater.pipeline.deadline import Watch
+    from bulk_updater.pipeline.control import Helm
     from bulk_updater.pipeline.deciding import Evidence
     from bulk_updater.pipeline.job import Job
     from bulk_updater.pipeline.work import Work
@@ -112,7 +112,8 @@ async def execute(
             if watch.helm.met_deadline:
                 raise RunStopped(DeadlinePassed.MESSAGE) from DeadlinePassed()
             raise RunStopped(f"The {what} was told to stop before it sent anything.") from None
-        execution = Execution(config, prepared, progress=progress, watch=watch, now=now)
+        sending = Sending(config, prepared, progress=progress, watch=watch, now=now)
+        execution = Execution(config, prepared, sending, progress=progress, helm=watch.helm)
         return await execution.finish(took_s=lambda: round(clock() - began_s, 3))
 
 
@@ -122,19 +123,19 @@ class Execution:
     Args:
         config: The run.
         prepared: What it settles.
+        sending: Sends what is left of it.
         progress: Kept up to date while it goes on.
-        watch: Keeps it to its schedule, and tells it to stop.
-        now: Seconds since the epoch.
+        helm: Tells whether it was to stop, and why.
     """
 
     def __init__(
         self,
         config: RunConfig,
         prepared: Prepared,
+        sending: Sending,
         *,
         progress: Progress,
-        watch: Watch,
-        now: Callable[[], float],
+        helm: Helm,
     ) -> None:
         self._config = config
         self._prepared = prepared
@@ -142,9 +143,9 @@ class Execution:
         self._work = prepared.work
         self._ledger = prepared.ledger
         self._progress = progress
-        self._helm = watch.helm
+        self._helm = helm
         self._in_doubt: int = prepared.note["in_doubt"]
-        self._sending = Sending(config, prepared, progress=progress, watch=watch, now=now)
+        self._sending = sending
         progress.run_id = prepared.ledger.run_id
         progress.paused = lambda: ", ".join(self._helm.pauses) or None
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +39,7 @@ from bulk_updater.pipeline.work import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import numpy.typing as npt
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from bulk_updater.pipeline.later import LaneKey
     from bulk_updater.pipeline.work import Batch, Entry, Work
     from bulk_updater.readers import Source
+    from bulk_updater.state import State
 
 __all__ = [
     "BAD_ORIGIN",
@@ -107,21 +109,27 @@ class Mended:
         origins: What the rows were.
         later: What is not to be undone.
         origin: The directory of the run that they come from.
-        noted: What its `run.json` holds.
+        n_rows: Rows of that run.
+        state: What was last applied, held; None where nothing is remembered, or nobody asked.
 
     Attributes:
-        origin: See above.
-        noted: See above.
+        state: See above.
     """
 
     def __init__(
-        self, origins: _Origins, later: LaterWrites, *, origin: Path, noted: dict[str, Any]
+        self,
+        origins: _Origins,
+        later: LaterWrites,
+        *,
+        origin: Path,
+        n_rows: int,
+        state: State | None,
     ) -> None:
-        self.origin = origin
-        self.noted = noted
+        self.state = state
         self._origins = origins
         self._later = later
-        self._n_rows = noted["rows"]
+        self._origin = origin
+        self._n_rows = n_rows
 
     def mend(self, entry: Entry) -> Entry:
         """What becomes of a row for one operation: what is left of a request, or a result."""
@@ -132,7 +140,7 @@ class Mended:
         if row == _UNREADABLE or (isinstance(entry, Result) and entry.error_code == FILTERED):
             return entry
         if not 1 <= row <= self._n_rows:
-            return self._bad(entry, f"_row is not the number of a row of the run in {self.origin}")
+            return self._bad(entry, f"_row is not the number of a row of the run in {self._origin}")
         if not operations:
             return self._bad(entry, f"_operation names none of {', '.join(OPERATION_NAMES)}")
         if not operations & _BITS[entry.operation]:
@@ -189,7 +197,13 @@ class MendedRows:
 
 @contextmanager
 def open_mended(
-    config: RunConfig, job: Job, run_dir: RunDir, note: dict[str, Any]
+    config: RunConfig,
+    job: Job,
+    run_dir: RunDir,
+    note: dict[str, Any],
+    hold: Callable[[dict[str, Any], Path], AbstractContextManager[State | None]] = (
+        lambda _noted, _path: nullcontext()
+    ),
 ) -> Iterator[Mended | None]:
     """What is to be sent of a job's rows, where its sources are mended; locks where they are from.
 
@@ -201,6 +215,8 @@ def open_mended(
         job: What it is about.
         run_dir: Its directory, locked.
         note: What its `run.json` holds; `mends` is added to it where sources are mended ones.
+        hold: Given what the first run noted and its directory, holds what was last applied, or
+            refuses; by default nobody asks.
 
     Yields:
         None where no source is a mended one, and where it is not known which run they come from.
@@ -224,7 +240,8 @@ def open_mended(
             "--run-dir out, or name another: mended rows are a run of their own."
         )
     read_run(path)  # before anything is created in its place
-    with RunDir.open(path) as origin:
+    with ExitStack() as held:
+        origin = held.enter_context(RunDir.open(path))
         noted = read_run(path)
         _refuse_if_superseded(noted, path)
         if noted.get("target") != note["target"]:
@@ -232,13 +249,14 @@ def open_mended(
                 f"{path}: the run that the rows come from was not sent to the same kind of target "
                 "(a local endpoint, or AWS). Nothing was sent. Name the run's own target."
             )
+        state = held.enter_context(hold(noted, path))
         contacts: set[LaneKey] = set()
         origins = _read_origins(job.opened, contacts)
         later = LaterWrites(contacts, origin=" of the run that it comes from")
         later.read(origin.ledger_path)
         read_mended(later, noted, but=note["run_id"])
         _note_both(config, origin, noted, run_dir, note)
-        yield Mended(origins, later, origin=path, noted=noted)
+        yield Mended(origins, later, origin=path, n_rows=noted["rows"], state=state)
 
 
 def read_mended(later: LaterWrites, noted: dict[str, Any], *, but: str = "") -> None:

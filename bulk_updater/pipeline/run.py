@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from bulk_updater.model import RunSummary
     from bulk_updater.pipeline.deciding import Evidence
     from bulk_updater.pipeline.job import Job
-    from bulk_updater.pipeline.mended import Mended
     from bulk_updater.pipeline.work import Work
 
 __all__ = ["run"]
@@ -66,6 +65,9 @@ async def run(
         CancelledError: If cancelled; the ledger is whole.
     """
 
+    def hold(noted: dict[str, Any], path: Path) -> AbstractContextManager[State | None]:
+        return held_for_older(_state_of(config, noted), noted, path)
+
     async def prepare(job: Job, stack: AsyncExitStack) -> Prepared:
         # First: a run that is refused has not begun, and is newer than whoever has it.
         state = await _open_state(config, stack)
@@ -74,12 +76,12 @@ async def run(
         )
         ledger = await stack.enter_async_context(Ledger.open(run_dir.ledger_path, note["run_id"]))
         mended = await stack.enter_async_context(
-            entered_in_thread(open_mended(config, job, run_dir, note))
+            entered_in_thread(open_mended(config, job, run_dir, note, hold))
         )
         work: Work = WholeJob(job, ledger.settled, now=now)
         if mended is not None:
             work = MendedRows(work, mended)
-            state = await stack.enter_async_context(entered_in_thread(_held_for(mended, config)))
+            state = mended.state
         return Prepared(
             run_dir=run_dir,
             note=note,
@@ -107,11 +109,10 @@ async def _open_state(config: RunConfig, stack: AsyncExitStack) -> State | None:
     return await stack.enter_async_context(entered_in_thread(State.open(state_file(config))))
 
 
-def _held_for(mended: Mended, config: RunConfig) -> AbstractContextManager[State | None]:
-    """What was last applied, where the rows' own run had it, or where this one is told to look."""
-    told = mended.noted.get("configuration", {}).get("changes", {}).get("state_file")
-    path = state_file(config) if told is None or config.changes.state_file else Path(told)
-    return held_for_older(path, mended.noted, mended.origin)
+def _state_of(config: RunConfig, noted: dict[str, Any]) -> Path:
+    """The state file of the run that mended rows come from, unless this one is told another."""
+    told = noted.get("configuration", {}).get("changes", {}).get("state_file")
+    return state_file(config) if told is None or config.changes.state_file else Path(told)
 
 
 async def _take_over(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,6 @@ from bulk_updater.state.file import errors_of, open_beside, open_to_read, open_t
 from bulk_updater.state.finding import Found, find
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
@@ -515,14 +515,16 @@ class State:
         execute = self._connection.execute
         with errors_of(self.path):
             execute("BEGIN IMMEDIATE")
-            try:
+            with contextlib.ExitStack() as on_failure:
+                on_failure.callback(self._take_back)
                 yield execute
                 execute("COMMIT")
-            except BaseException:
-                self._scope_ids.clear()  # one that was made is taken back
-                with contextlib.suppress(Exception):
-                    execute("ROLLBACK")  # SQLite may have done it itself
-                raise
+                on_failure.pop_all()
+
+    def _take_back(self) -> None:
+        self._scope_ids.clear()  # one that was made is gone
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("ROLLBACK")  # SQLite may have done it itself
 
     def _close(self) -> None:
         with errors_of(self.path):

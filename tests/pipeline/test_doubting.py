@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,8 @@ async def test_mended_rows_are_refused_once_a_newer_night_has_begun(nights):
     with pytest.raises(UsageError, match="newer run has begun"):
         await nights.run_as(replace(config, sources=(failed,), mends=night.config.run_dir))
     assert nights.service.take_sent() == []
+    noted = await asyncio.to_thread((night.config.run_dir / "run.json").read_text)
+    assert "mended_by" not in noted
 
 
 async def test_a_retry_is_refused_once_a_newer_night_has_begun(nights):
