@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, TextIO
 from bulk_updater.errors import LedgerWriteError
 from bulk_updater.ledger import standing_results
 from bulk_updater.model import FAILED_COLUMNS, Outcome
-from bulk_updater.pipeline.mended import BAD_ORIGIN, ORIGIN_COLUMNS, mends
+from bulk_updater.pipeline.mended import BAD_ORIGIN
+from bulk_updater.pipeline.numbered import ORIGIN_COLUMNS, mends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -17,13 +17,10 @@ it was in the first one: however often rows are mended, one numbering says which
 from __future__ import annotations
 
 import logging
-import re
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 from bulk_updater.config import RunConfig
 from bulk_updater.errors import UsageError
@@ -34,6 +31,14 @@ from bulk_updater.operations import OPERATION_NAMES
 from bulk_updater.pipeline.identity import identity_of, note_as_begun, read_run, what_changed
 from bulk_updater.pipeline.job import open_job, survey
 from bulk_updater.pipeline.later import LaterWrites
+from bulk_updater.pipeline.numbered import (
+    CODE_COLUMN,
+    UNREADABLE,
+    Origins,
+    bit_of,
+    mends,
+    read_origins,
+)
 from bulk_updater.pipeline.origin import PossibleOrigin, is_run, runs_that_left
 from bulk_updater.pipeline.work import Check
 
@@ -41,9 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    import numpy as np
     import numpy.typing as npt
 
-    from bulk_updater.model import Frame
     from bulk_updater.pipeline.job import Job, OpenedJob
     from bulk_updater.pipeline.later import LaneKey
     from bulk_updater.pipeline.work import Batch, Entry, Work
@@ -52,54 +57,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BAD_ORIGIN",
-    "ORIGIN_COLUMNS",
     "SETTLED_BEFORE",
     "Mended",
     "MendedRows",
     "job_as_noted",
-    "mends",
     "open_mended",
     "read_mended",
 ]
 
 log = logging.getLogger(__name__)
 
-ORIGIN_COLUMNS: Final = ("_row", "_operation")
-"""Columns of `failed.csv` that say what a row was; a source with both of them comes from a run."""
-
 BAD_ORIGIN: Final = "bad_origin"
 SETTLED_BEFORE: Final = "settled_before"
 
-_CODE_COLUMN: Final = "_error_code"
-"""What tells of the run, too, as long as nobody took it out."""
-
-_ROW = re.compile(r" *[0-9]{1,18} *")
-_BITS: Final = {name: 1 << bit for bit, name in enumerate(OPERATION_NAMES)}
-_UNREADABLE: Final = -1
 _NEWEST: Final = 2**63 - 1
 """What a mended row counts as where nobody knows any more which row it was: newer than any."""
-
-
-def mends(source: Source) -> bool:
-    """Whether a source is a mended `failed.csv`."""
-    return set(ORIGIN_COLUMNS) <= set(source.columns)
-
-
-@dataclass(frozen=True, slots=True)
-class _Origins:
-    """What the rows of mended sources were, by their number; the first is of no row.
-
-    Attributes:
-        rows: The row that each was; 0 where the cell is no number, `_UNREADABLE` where the whole
-            row cannot be read.
-        operations: The operations that it failed for, as bits; 0 where that cannot be read.
-        codes: For those that say both, the row, the operation and its error code; None where there
-            is no code, or not one for each operation.
-    """
-
-    rows: npt.NDArray[np.int64]
-    operations: npt.NDArray[np.uint8]
-    codes: dict[tuple[int, str], str | None]
 
 
 class Mended:
@@ -118,7 +90,7 @@ class Mended:
 
     def __init__(
         self,
-        origins: _Origins,
+        origins: Origins,
         later: LaterWrites,
         *,
         origin: Path,
@@ -137,13 +109,13 @@ class Mended:
             return entry
         row = int(self._origins.rows[entry.row])
         operations = int(self._origins.operations[entry.row])
-        if row == _UNREADABLE or (isinstance(entry, Result) and entry.error_code == FILTERED):
+        if row == UNREADABLE or (isinstance(entry, Result) and entry.error_code == FILTERED):
             return entry
         if not 1 <= row <= self._n_rows:
             return self._bad(entry, f"_row is not the number of a row of the run in {self._origin}")
         if not operations:
             return self._bad(entry, f"_operation names none of {', '.join(OPERATION_NAMES)}")
-        if not operations & _BITS[entry.operation]:
+        if not operations & bit_of(entry.operation):
             return _result_of(entry, Outcome.SKIPPED, SETTLED_BEFORE)
         return self._later.trim(entry, row=row) if isinstance(entry, Request) else entry
 
@@ -251,7 +223,7 @@ def open_mended(
             )
         state = held.enter_context(hold(noted, path))
         contacts: set[LaneKey] = set()
-        origins = _read_origins(job.opened, contacts)
+        origins = read_origins(job.opened, contacts)
         later = LaterWrites(contacts, origin=" of the run that it comes from")
         later.read(origin.ledger_path)
         read_mended(later, noted, but=note["run_id"])
@@ -284,7 +256,7 @@ def read_mended(later: LaterWrites, noted: dict[str, Any], *, but: str = "") -> 
         mended_noted = read_run(path)
         _refuse_if_superseded(mended_noted, path)
         job = job_as_noted(mended_noted)
-        rows = None if job is None else _read_origins(job.opened, None).rows
+        rows = None if job is None else read_origins(job.opened, None).rows
         later.read(RunDir(path).ledger_path, _numbered(rows))
 
 
@@ -401,7 +373,7 @@ def _run_found(
     """The only run that left the rows that a `failed.csv` names; says which, or that none is."""
     ((source, _),) = opened.sources
     roots = (config.runs_dir, source.path.parent)
-    codes = _read_origins(opened, None).codes
+    codes = read_origins(opened, None).codes
     possible = list(runs_that_left(codes, note, roots=roots, but=run_dir.path))
     found = [each for each in possible if each.has_codes]
     if len(found) > 1:
@@ -411,7 +383,7 @@ def _run_found(
         log.info("%s: its rows come from the run in %s.", source.name, found[0].path)
         return found[0].path
     elif possible:
-        why = f"in {possible[0].path} these rows failed with other codes than {_CODE_COLUMN} says"
+        why = f"in {possible[0].path} these rows failed with other codes than {CODE_COLUMN} says"
     else:
         why = f"no run of this mapping that left these rows is in {roots[0]} or {roots[1]}"
     _warn_of_own(source.name, why)
@@ -466,64 +438,3 @@ def _numbered_by(path: Path) -> Path | None:
     if "mends" not in noted:
         return path
     return None if noted["mends"] is None else Path(noted["mends"]["run_dir"])
-
-
-class _WithOrigins:
-    """A compiled mapping that has the origins of rows read, too, and the codes if there are any."""
-
-    def __init__(self, mapping: Any, source: Source) -> None:
-        self._mapping = mapping
-        more = (*ORIGIN_COLUMNS, *({_CODE_COLUMN} & set(source.columns)))
-        self.columns = tuple(dict.fromkeys((*mapping.columns, *more)))
-
-    def map_frame(self, frame: Frame) -> Any:
-        return self._mapping.map_frame(frame)
-
-
-def _read_origins(opened: OpenedJob, contacts: set[LaneKey] | None) -> _Origins:
-    """Read what every row was, and the contacts that requests are made for."""
-    sources = tuple((source, _WithOrigins(mapping, source)) for source, mapping in opened.sources)
-    codes: dict[tuple[int, str], str | None] = {}
-    rows, operations = [np.zeros(1, np.int64)], [np.zeros(1, np.uint8)]
-    n_rows = 0
-    for frame in replace(opened, sources=sources).mapped_frames():  # type: ignore[arg-type]
-        n_more = len(frame.frame.rows) + len(frame.frame.unreadable)
-        of_frame, bits = np.full(n_more, _UNREADABLE, np.int64), np.zeros(n_more, np.uint8)
-        at = frame.frame.rows - n_rows - 1
-        of_frame[at] = [_row(cell) for cell in frame.frame.cells["_row"]]
-        bits[at] = [_operations(cell) for cell in frame.frame.cells["_operation"]]
-        codes.update(_codes_of(frame.frame.cells))
-        rows.append(of_frame)
-        operations.append(bits)
-        n_rows += n_more
-        if contacts is not None:
-            contacts.update(entry.lane for entry in frame.entries() if isinstance(entry, Request))
-    return _Origins(np.concatenate(rows), np.concatenate(operations), codes)
-
-
-def _codes_of(cells: Any) -> Iterator[tuple[tuple[int, str], str | None]]:
-    """The rows of a frame that say what they were, each with the operation and its error code."""
-    codes = cells[_CODE_COLUMN] if _CODE_COLUMN in cells else [""] * len(cells)
-    for row, operation, code in zip(cells["_row"], cells["_operation"], codes, strict=True):
-        if not _row(row) or not _operations(operation):
-            continue
-        names = [name.strip() for name in operation.split(";")]
-        each = [one.strip() or None for one in code.split(";")]
-        told = each if len(each) == len(names) else [None] * len(names)
-        for name, one in zip(names, told, strict=True):
-            yield (_row(row), name), one
-
-
-def _row(cell: str) -> int:
-    return int(cell) if _ROW.fullmatch(cell) else 0
-
-
-def _operations(cell: str) -> int:
-    """The operations that a cell names, as bits; 0 where it names none, or anything else."""
-    bits = 0
-    for name in cell.split(";"):
-        bit = _BITS.get(name.strip())
-        if bit is None:
-            return 0
-        bits |= bit
-    return bits

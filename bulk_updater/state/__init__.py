@@ -2,6 +2,7 @@
 
     file       opening it: ours or not, its tables, what its errors mean
     finding    many contacts at once, as numpy arrays
+    known      what is known of contacts, and what it is kept apart by
     store      the state itself: mark, confirm, forget, list
 
 A contact is *certain* when what Connect holds of it is known: the digest that was last confirmed.
@@ -11,6 +12,7 @@ doubt is sent again, whether or not its row has changed.
 """
 
 from bulk_updater.state.finding import Found
-from bulk_updater.state.store import Known, Scope, ScopeSummary, State
+from bulk_updater.state.known import Known, Scope, ScopeSummary
+from bulk_updater.state.store import State
 
 __all__ = ["Found", "Known", "Scope", "ScopeSummary", "State"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final
 
 from bulk_updater.errors import StateError
@@ -14,6 +14,7 @@ from bulk_updater.keys import KEY_BYTES, KEY_DTYPE, contact_id_of, contact_key
 from bulk_updater.locks import LockHeld, hold_lock
 from bulk_updater.state.file import errors_of, open_beside, open_to_read, open_to_write
 from bulk_updater.state.finding import Found, find
+from bulk_updater.state.known import Known, Scope, ScopeSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Known", "Scope", "ScopeSummary", "State"]
+__all__ = ["State"]
 
 _ROWS_AT_ONCE: Final = 4096
 
@@ -59,59 +60,6 @@ WHERE scope = ?1 AND key = ?2 AND (applied_at IS NULL OR applied_at <= ?4)
 _DOUBT: Final = "UPDATE applied SET sent = zeroblob(8) WHERE scope = ? AND key = ?"
 
 _UNMARK: Final = "UPDATE applied SET sent = NULL WHERE scope = ? AND key = ?"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Scope:
-    """What a contact's state is kept apart by.
-
-    Attributes:
-        account: The AWS account's number, or what stands for it.
-        region: The AWS region.
-        instance_id: The Connect instance.
-        operation: The operation's snake_case name.
-    """
-
-    account: str
-    region: str
-    instance_id: str
-    operation: str
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeSummary:
-    """What is known in one scope.
-
-    Attributes:
-        scope: Which.
-        n_contacts: Contacts of which anything is known.
-        n_in_doubt: Those among them to which something was sent that is not known to be applied.
-        last_applied_at: When something was last applied, in seconds since the epoch; None: never.
-    """
-
-    scope: Scope
-    n_contacts: int
-    n_in_doubt: int
-    last_applied_at: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of one contact in one scope.
-
-    Attributes:
-        scope: Which.
-        contact_id: The contact.
-        digest: What was last applied for certain, 64 bit; None where nothing was.
-        applied_at: When, in seconds since the epoch; None where never.
-        in_doubt: Whether something was sent since that is not known to be applied.
-    """
-
-    scope: Scope
-    contact_id: str
-    digest: int | None
-    applied_at: int | None
-    in_doubt: bool
 
 
 class State:
